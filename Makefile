@@ -1,0 +1,53 @@
+# Everything here needs Go and a POSIX machine with bash; a MySQL server is found
+# or fetched by scripts/mysqld.sh when one is first needed.
+
+GO          ?= go
+STATICCHECK := honnef.co/go/tools/cmd/staticcheck@v0.7.0
+FUZZTIME    ?= 1m
+TIMEOUT     ?= 60m
+# -short: fewer rounds of the fault tests.
+E2EFLAGS    ?=
+# What a bench run takes: see `go run ./internal/bench/cmd --help`.
+BENCHFLAGS  ?=
+
+export CGO_ENABLED ?= 0
+
+.PHONY: all build demo test lint unit e2e race bench fuzz mysqld clean
+
+all: build
+
+build: ## bin/cohort
+	$(GO) build -trimpath -o bin/cohort ./cmd/cohort
+
+demo: build ## a group of three, a transaction through one, read on all
+	./scripts/demo.sh
+
+test: lint build unit e2e ## all tests but fuzzing, races and benchmarks
+
+lint: ## gofmt, go vet, staticcheck
+	@test -z "$$(gofmt -l $$($(GO) list -f '{{.Dir}}' ./...))" || { gofmt -l $$($(GO) list -f '{{.Dir}}' ./...); echo 'run gofmt -w on these'; exit 1; }
+	$(GO) vet ./...
+	$(GO) run $(STATICCHECK) ./...
+
+unit: mysqld ## packages' own tests; those about mysqld start real ones
+	$(GO) test -timeout $(TIMEOUT) $$($(GO) list ./... | grep -v '/internal/e2e$$')
+
+# The program is not a dependency that go test knows of: never from its cache.
+e2e: build mysqld ## whole groups, real clients, processes killed
+	$(GO) test -count=1 -timeout $(TIMEOUT) $(E2EFLAGS) ./internal/e2e
+
+race: export CGO_ENABLED = 1
+race: mysqld ## unit tests with the race detector (needs a C compiler)
+	$(GO) test -race -timeout $(TIMEOUT) $$($(GO) list ./... | grep -v '/internal/e2e$$')
+
+bench: build ## the table of docs/benchmarks: single mysqld, Group Replication, cohort
+	$(GO) run ./internal/bench/cmd $(BENCHFLAGS)
+
+fuzz: ## every fuzz target for FUZZTIME
+	./scripts/fuzz.sh $(FUZZTIME)
+
+mysqld: ## find or fetch a stock mysqld once, before tests need it in parallel
+	@./scripts/mysqld.sh >/dev/null
+
+clean:
+	rm -rf bin

@@ -1,0 +1,196 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net"
+	"os"
+	"path/filepath"
+	"strconv"
+	"sync/atomic"
+	"time"
+
+	"github.com/rs/zerolog"
+	"golang.org/x/sync/errgroup"
+
+	"cohort/consensus"
+	"cohort/consensus/state"
+	"cohort/internal/binlog/groupbinlog"
+	"cohort/internal/config"
+	"cohort/internal/httpapi"
+	"cohort/internal/logging"
+	"cohort/internal/mysqld"
+	"cohort/recovery"
+	"cohort/router"
+)
+
+// serve wires one member together and runs it until ctx ends or a part that
+// the member cannot do without fails.
+func serve(ctx context.Context, cfg *config.Config, log zerolog.Logger) (err error) {
+	replica := uint64(cfg.SeedIndex() + 1)
+	for _, d := range []string{cfg.DataDir, filepath.Join(cfg.DataDir, "log"), filepath.Join(cfg.DataDir, "binlog")} {
+		if err := os.MkdirAll(d, 0o700); err != nil {
+			return fmt.Errorf("make the member's directory: %w", err)
+		}
+	}
+	id, err := identify(ctx, cfg, log)
+	if err != nil {
+		return err
+	}
+	info, err := describe(cfg, id)
+	if err != nil {
+		return err
+	}
+	store, err := groupbinlog.Open(filepath.Join(cfg.DataDir, "binlog"),
+		groupbinlog.Options{GroupUUID: cfg.GroupName, Logger: logging.Component(log, "groupbinlog")})
+	if err != nil {
+		return err
+	}
+	defer func() { err = errors.Join(err, store.Close()) }()
+
+	ref := &logRef{}
+	rt := router.New(router.Options{Self: replica, SelfUUID: id.ServerUUID, Socket: cfg.MysqldSocket, GroupName: cfg.GroupName,
+		Log: ref, Logger: logging.Component(log, "router")})
+	defer rt.Close()
+
+	g, ctx := errgroup.WithContext(ctx)
+	fatal := make(chan error, 1)
+	failed := func(err error) {
+		select {
+		case fatal <- err:
+		default:
+		}
+	}
+	seeds := make(map[uint64]string)
+	for i, addr := range cfg.Seeds() {
+		seeds[uint64(i+1)] = addr
+	}
+	threshold := int(cfg.CompressionThreshold)
+	if threshold == 0 {
+		threshold = -1
+	}
+	node, err := consensus.New(consensus.Config{
+		Dir: filepath.Join(cfg.DataDir, "log"), GroupName: cfg.GroupName, ReplicaID: replica, LocalAddress: cfg.LocalAddress,
+		InitialMembers: seeds, Store: store, Observer: rt, Logger: logging.Component(log, "consensus"),
+		CompressionThreshold: threshold, FragmentSize: int(cfg.FragmentSize(consensus.DefaultFragmentSize)), FollowPrimary: true,
+		OnFatal: failed,
+	})
+	if err != nil {
+		return err
+	}
+	defer func() { err = errors.Join(err, node.Close()) }()
+	ref.node.Store(node)
+
+	member, err := recovery.New(recovery.Options{
+		ReplicaID: replica, GroupName: cfg.GroupName, Bootstrap: cfg.BootstrapGroup,
+		Socket: cfg.MysqldSocket, AdminUser: cfg.AdminUser, AdminPassword: cfg.AdminPassword,
+		Dir: cfg.DataDir, Info: info, FeedAddress: cfg.FeedAddress, PeerAddress: cfg.PeerListenAddress(),
+		BinlogSpace: int64(cfg.BinlogSpace), Members: len(seeds), Failed: failed,
+		CommitterConns: int(cfg.CommitterConnections), TransactionSizeLimit: int64(cfg.TransactionSizeLimit),
+		Node: node, Store: store, Router: rt, UUID: id.ServerUUID, ServerVersion: id.Version, Logger: logging.Component(log, "member"),
+	})
+	if err != nil {
+		return err
+	}
+	st := &statusSource{cfg: cfg, info: info, replica: replica, node: node, router: rt, member: member}
+	front, err := newProxy(cfg, st, rt, member.Compliance(), log)
+	if err != nil {
+		return errors.Join(err, member.Close())
+	}
+	g.Go(func() error { return node.Run(ctx) })
+	g.Go(func() error { return member.Run(ctx) })
+	g.Go(func() error { return front.Run(ctx) })
+	if cfg.HTTPAddress != "" {
+		api, err := httpapi.New(httpapi.Options{Addr: cfg.HTTPAddress, Status: st.status, Registry: httpapi.NewRegistry(st.status),
+			Pprof: cfg.HTTPPprof, Logger: logging.Component(log, "http")})
+		if err != nil {
+			g.Go(func() error { return err })
+		} else {
+			g.Go(func() error { return api.Run(ctx) })
+		}
+	}
+	g.Go(func() error {
+		select {
+		case err := <-fatal:
+			return err
+		case <-ctx.Done():
+			// Sessions wait for verdicts that will not come to this process.
+			rt.Close()
+			return nil
+		}
+	})
+	log.Info().Str("clients", cfg.BindAddress).Str("http", cfg.HTTPAddress).Str("group", cfg.GroupName).
+		Uint64("replica", replica).Str("server_uuid", id.ServerUUID).Msg("member starting")
+	return g.Wait()
+}
+
+// identify waits for mysqld to answer and reads who it is.
+func identify(ctx context.Context, cfg *config.Config, log zerolog.Logger) (mysqld.Identity, error) {
+	db, err := mysqld.Open(cfg.MysqldSocket, cfg.AdminUser, cfg.AdminPassword)
+	if err != nil {
+		return mysqld.Identity{}, err
+	}
+	defer db.Close()
+	for said := false; ; said = true {
+		id, err := mysqld.ReadIdentity(ctx, db)
+		if err == nil {
+			return id, nil
+		}
+		if n := mysqld.Errno(err); n == 1045 || n == 1698 {
+			return id, fmt.Errorf("mysqld refuses cohort_admin_user %q: %w", cfg.AdminUser, err)
+		}
+		if !said {
+			log.Info().Err(err).Str("socket", cfg.MysqldSocket).Msg("waiting for mysqld")
+		}
+		select {
+		case <-ctx.Done():
+			return id, context.Cause(ctx)
+		case <-time.After(200 * time.Millisecond):
+		}
+	}
+}
+
+// describe is what the group shall know of this member.
+func describe(cfg *config.Config, id mysqld.Identity) (state.MemberInfo, error) {
+	_, port, err := net.SplitHostPort(cfg.BindAddress)
+	if err != nil {
+		return state.MemberInfo{}, fmt.Errorf("cohort_bind_address: %w", err)
+	}
+	n, err := strconv.Atoi(port)
+	if err != nil {
+		return state.MemberInfo{}, fmt.Errorf("cohort_bind_address: port %q: %w", port, err)
+	}
+	return state.MemberInfo{UUID: id.ServerUUID, Weight: cfg.MemberWeight, HTTPAddress: cfg.HTTPAddress,
+		MysqldAddress: cfg.MysqldAdvertised(id.Port), ClientAddress: cfg.Advertised(n), CohortVersion: version()}, nil
+}
+
+// logRef stands for the log until there is one: the router observes what the
+// node replays while it is made.
+type logRef struct {
+	node atomic.Pointer[consensus.Node]
+}
+
+// View implements router.Log.
+func (l *logRef) View() *state.View {
+	if n := l.node.Load(); n != nil {
+		return n.View()
+	}
+	return &state.View{}
+}
+
+// Outcome implements router.Log.
+func (l *logRef) Outcome(xid string) (state.Outcome, bool) {
+	if n := l.node.Load(); n != nil {
+		return n.Verdict(xid)
+	}
+	return state.Outcome{}, false
+}
+
+// DirectOutcome implements router.Log.
+func (l *logRef) DirectOutcome(gtid string) (state.Outcome, bool) {
+	if n := l.node.Load(); n != nil {
+		return n.DirectByLocalGTID(gtid)
+	}
+	return state.Outcome{}, false
+}

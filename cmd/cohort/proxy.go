@@ -1,0 +1,84 @@
+package main
+
+import (
+	"context"
+	"crypto/tls"
+	"crypto/x509"
+	"fmt"
+	"os"
+
+	"github.com/rs/zerolog"
+
+	"cohort/internal/config"
+	"cohort/internal/logging"
+	"cohort/internal/wire"
+	"cohort/proxy"
+	"cohort/router"
+)
+
+// newProxy makes the client side of a member.
+func newProxy(cfg *config.Config, admin proxy.Admin, rt *router.Router, tables proxy.Compliance, log zerolog.Logger) (*proxy.Server, error) {
+	tlsConfig, err := clientTLS(cfg)
+	if err != nil {
+		return nil, err
+	}
+	return proxy.New(proxy.Options{
+		Listen: cfg.BindAddress, Group: group{rt}, Admin: admin, Compliance: tables, TLS: tlsConfig,
+		// mysqld makes its own certificate, which nobody can verify; encryption
+		// without identity is what the client's own connection would have had.
+		BackendTLS:     &tls.Config{InsecureSkipVerify: true, MinVersion: tls.VersionTLS12},
+		MaxConnections: int(cfg.MaxConnections), IdleTimeout: cfg.WaitTimeout,
+		Logger: logging.Component(log, "proxy"),
+	})
+}
+
+// clientTLS is what clients are offered: the operator's certificate, or one
+// made for this process.
+func clientTLS(cfg *config.Config) (*tls.Config, error) {
+	var cert tls.Certificate
+	var err error
+	if cfg.SSLCert != "" {
+		cert, err = tls.LoadX509KeyPair(cfg.SSLCert, cfg.SSLKey)
+	} else {
+		cert, err = wire.SelfSigned(cfg.LocalHost())
+	}
+	if err != nil {
+		return nil, fmt.Errorf("certificate for clients: %w", err)
+	}
+	c := &tls.Config{Certificates: []tls.Certificate{cert}, MinVersion: tls.VersionTLS12}
+	if cfg.SSLCA != "" {
+		pem, err := os.ReadFile(cfg.SSLCA)
+		if err != nil {
+			return nil, fmt.Errorf("cohort_ssl_ca: %w", err)
+		}
+		c.ClientCAs = x509.NewCertPool()
+		if !c.ClientCAs.AppendCertsFromPEM(pem) {
+			return nil, fmt.Errorf("cohort_ssl_ca: %s holds no certificate", cfg.SSLCA)
+		}
+		c.ClientAuth = tls.VerifyClientCertIfGiven
+	}
+	return c, nil
+}
+
+// group shows the router to the proxy.
+type group struct{ *router.Router }
+
+// Primary implements proxy.Group.
+func (g group) Primary(ctx context.Context) (proxy.Backend, error) {
+	b, err := g.Router.Primary(ctx)
+	return proxy.Backend(b), err
+}
+
+// Expect implements proxy.Group.
+func (g group) Expect(xid string) proxy.Ticket { return ticket{g.Router.Expect(xid)} }
+
+// ExpectDirect implements proxy.Group.
+func (g group) ExpectDirect(gtid string) proxy.Ticket { return ticket{g.Router.ExpectDirect(gtid)} }
+
+type ticket struct{ *router.Ticket }
+
+// Wait implements proxy.Ticket.
+func (t ticket) Wait(ctx context.Context) (proxy.Outcome, error) {
+	o, err := t.Ticket.Wait(ctx)
+	return proxy.Outcome(o), err
+}

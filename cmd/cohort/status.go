@@ -1,0 +1,83 @@
+package main
+
+import (
+	"net"
+	"strconv"
+	"strings"
+
+	"cohort/consensus"
+	"cohort/consensus/state"
+	"cohort/internal/config"
+	"cohort/internal/httpapi"
+	"cohort/recovery"
+	"cohort/router"
+)
+
+// statusSource answers what the member knows of the group and of itself.
+type statusSource struct {
+	cfg     *config.Config
+	info    state.MemberInfo
+	replica uint64
+	node    *consensus.Node
+	router  *router.Router
+	member  *recovery.Member
+}
+
+// status is for the HTTP endpoint.
+func (s *statusSource) status() httpapi.Status {
+	v := s.node.View()
+	self := s.self(v)
+	st := httpapi.Status{GroupName: s.cfg.GroupName, ViewID: v.ViewID(), Self: self, Epoch: v.Epoch,
+		LastOrdered: s.node.LastN(), Applied: s.router.Tracker(s.replica).Low(), Serving: s.member.Ready()}
+	if st.LastOrdered > st.Applied {
+		st.Backlog = st.LastOrdered - st.Applied
+	}
+	for _, m := range v.Members {
+		st.Members = append(st.Members, member(m, v.Primary))
+		if m.ID == v.Primary {
+			st.Primary = m.Info.UUID
+		}
+		if m.ID == s.node.LeaderID() {
+			st.Leader = m.Info.UUID
+		}
+	}
+	if err := s.member.LastError(); err != nil && !st.Serving {
+		st.Reason = err.Error()
+	}
+	return st
+}
+
+func (s *statusSource) self(v *state.View) httpapi.Self {
+	host, port := hostPort(s.info.ClientAddress)
+	self := httpapi.Self{MemberID: s.info.UUID, Host: host, Port: port, State: state.StateOffline.String()}
+	if m, ok := v.Member(s.replica); ok {
+		self.State, self.Role = m.State.String(), role(m.ID, v.Primary)
+	}
+	// The view may lag behind what this process knows of its own mysqld.
+	if self.State == httpapi.Online && !s.member.Ready() {
+		self.State = state.StateRecovering.String()
+	}
+	return self
+}
+
+func member(m state.Member, primary uint64) httpapi.Member {
+	host, port := hostPort(m.Info.ClientAddress)
+	return httpapi.Member{MemberID: m.Info.UUID, Host: host, Port: port, State: m.State.String(), Role: role(m.ID, primary),
+		Version: m.Info.MysqldVersion, MysqldAddress: m.Info.MysqldAddress}
+}
+
+func role(id, primary uint64) string {
+	if id == primary {
+		return httpapi.Primary
+	}
+	return httpapi.Secondary
+}
+
+func hostPort(addr string) (string, int) {
+	host, port, err := net.SplitHostPort(addr)
+	if err != nil {
+		return strings.TrimSuffix(addr, ":"), 0
+	}
+	n, _ := strconv.Atoi(port) // a port that is no number shows as 0
+	return host, n
+}

@@ -1,0 +1,197 @@
+package consensus
+
+import (
+	"errors"
+	"fmt"
+	"io"
+	"time"
+
+	"github.com/rs/zerolog"
+
+	"cohort/consensus/state"
+	"cohort/internal/binlog"
+	"cohort/internal/binlog/groupbinlog"
+)
+
+// Sentinel errors.
+var (
+	// ErrClosed is returned after Close.
+	ErrClosed = errors.New("consensus: closed")
+	// ErrFenced is returned by a proposer whose incarnation has ended.
+	ErrFenced = errors.New("consensus: this incarnation has been replaced")
+	// ErrNotFounded is returned before the group was founded by a Bootstrap.
+	ErrNotFounded = errors.New("consensus: the group has not been founded")
+	// ErrNotJoined is returned for calls that need a Join first.
+	ErrNotJoined = errors.New("consensus: this member has not joined")
+	// ErrDuplicateUUID is returned by Join when another member, whatever its state,
+	// has the same server_uuid: two members share one mysqld or one was made of a
+	// copy of the other's data directory. Removing the copy's auto.cnf gives it a
+	// new one.
+	ErrDuplicateUUID = errors.New("consensus: another member has this server_uuid")
+	// ErrBaseTooLong is returned by Bootstrap for a Base above state.MaxBase.
+	ErrBaseTooLong = errors.New("consensus: the founding member's GTID set is too long")
+	// ErrTooManyAborts is returned by ForceVerdict when as many forced aborts as
+	// can be kept (state.MaxForced) wait for their transactions. Then nothing is
+	// known of those that have no verdict.
+	ErrTooManyAborts = errors.New("consensus: too many forced aborts wait for their transactions")
+	// ErrFailed wraps what stopped the state machine.
+	ErrFailed = errors.New("consensus: the member has stopped")
+	// ErrRowsMissing means that the log no longer holds what this member lacks:
+	// it was sent a snapshot, which has no rows.
+	ErrRowsMissing = errors.New("consensus: the log was compacted beyond this member's group binlog")
+	// ErrCorrupt means that local files contradict each other.
+	ErrCorrupt = errors.New("consensus: local state is corrupt")
+	// ErrNoTransfer means that raft leadership did not move.
+	ErrNoTransfer = errors.New("consensus: leadership was not transferred")
+)
+
+// GroupBinlog is the store of the rows; *groupbinlog.Store is one.
+type GroupBinlog interface {
+	// Append writes transaction n, which must be the last one plus 1.
+	Append(n, dep uint64, meta binlog.Meta, body io.Reader, bodyLen int64) error
+	// Sync makes everything appended durable.
+	Sync() (groupbinlog.Position, error)
+	// Position is the end of what was appended.
+	Position() groupbinlog.Position
+	// Truncate removes what lies after the position.
+	Truncate(groupbinlog.Position) error
+	// Reset empties the store so that the next transaction is afterN+1.
+	Reset(afterN uint64) (groupbinlog.Position, error)
+	// LastN is the number of the last transaction.
+	LastN() uint64
+}
+
+// Observer is told what the log decides.
+type Observer interface {
+	// Ordered is called in the order of the log, from the goroutine that applies
+	// it: it must enqueue and return. It owns the slice. After a restart it is
+	// called again for entries after the last checkpoint.
+	Ordered([]state.Decision)
+}
+
+// Defaults of Config.
+const (
+	DefaultRTT                  = 10 * time.Millisecond
+	DefaultElectionRTT          = 100
+	DefaultHeartbeatRTT         = 10
+	DefaultCompressionThreshold = 1000000
+	DefaultFragmentSize         = 256 << 10
+	DefaultWindowBytes          = 4 << 20
+	DefaultWindowEntries        = 4
+	DefaultQueueBytes           = 8 << 20
+	DefaultCheckpointInterval   = 5 * time.Second
+	DefaultCheckpointBytes      = 64 << 20
+	DefaultRetainLogBytes       = 1 << 30
+	DefaultMaxKeys              = 128 << 10
+)
+
+// Config configures a Node. Zero values of optional fields mean the defaults
+// above.
+type Config struct {
+	// Dir is where the log and the state are kept. Not shared with anyone.
+	Dir string
+	// GroupName is the UUID of the group. Members of different groups never
+	// talk to each other, even where addresses were mixed up.
+	GroupName string
+	// ReplicaID is this member's number in InitialMembers, from 1.
+	ReplicaID uint64
+	// LocalAddress is host:port where the other members reach this one's log.
+	LocalAddress string
+	// ListenAddress is where to listen, LocalAddress when empty.
+	ListenAddress string
+	// InitialMembers has the LocalAddress of every member by replica id, this
+	// one included; equal on all.
+	InitialMembers map[uint64]string
+	// Store is the group binlog. New truncates it to what the state says. The
+	// caller closes it after the node.
+	Store GroupBinlog
+	// Observer is told the decisions; may be nil.
+	Observer Observer
+	Logger   zerolog.Logger
+	// OnFatal is called once, from any goroutine, when the member cannot go on;
+	// the process should end soon. It must not block. May be nil.
+	OnFatal func(error)
+
+	// RTT is raft's tick. Elections are held after ElectionRTT to twice that
+	// many ticks without a leader, heartbeats sent every HeartbeatRTT. Equal on
+	// all members. Election timeouts under 500 ms lose leaders under load.
+	RTT          time.Duration
+	ElectionRTT  uint64
+	HeartbeatRTT uint64
+
+	// CompressionThreshold is the size in bytes of a body from which on it is
+	// compressed; negative: never.
+	CompressionThreshold int
+	// FragmentSize is the size in bytes of the parts into which a body is cut
+	// that is larger than inlineFragments of them, or that is not in memory.
+	// Small parts let small transactions pass quickly.
+	FragmentSize int
+	// WindowBytes and WindowEntries bound what is proposed and not yet decided.
+	// What comes while the window is full goes into the next entry together.
+	WindowBytes   int
+	WindowEntries int
+	// QueueBytes bounds what Submit takes before it blocks, the window included.
+	QueueBytes int64
+	// MaxKeys is the size of a write set from which on whole tables are the unit
+	// of conflict.
+	MaxKeys int
+
+	// CheckpointInterval and CheckpointBytes bound what is applied again after a
+	// restart.
+	CheckpointInterval time.Duration
+	CheckpointBytes    uint64
+	// RetainLogBytes is how much of the log is kept for members that are away.
+	RetainLogBytes uint64
+	// FollowPrimary moves raft leadership to the primary's member while that is
+	// ONLINE.
+	FollowPrimary bool
+
+	// proposeTimeout is how long an entry may take before it is sent again, at
+	// first. Normally it takes milliseconds, with a full window on a slow disk a
+	// few hundred; a lost leader is noticed otherwise.
+	proposeTimeout time.Duration
+}
+
+const defaultProposeTimeout = 2 * time.Second
+
+// inlineFragments: a body of up to so many fragments travels in one piece.
+const inlineFragments = 4
+
+// withDefaults returns c with defaults filled in, or says what is wrong.
+func (c Config) withDefaults() (Config, error) {
+	setDefault(&c.RTT, DefaultRTT)
+	setDefault(&c.ElectionRTT, DefaultElectionRTT)
+	setDefault(&c.HeartbeatRTT, DefaultHeartbeatRTT)
+	setDefault(&c.CompressionThreshold, DefaultCompressionThreshold)
+	setDefault(&c.FragmentSize, DefaultFragmentSize)
+	setDefault(&c.WindowBytes, DefaultWindowBytes)
+	setDefault(&c.WindowEntries, DefaultWindowEntries)
+	setDefault(&c.QueueBytes, DefaultQueueBytes)
+	setDefault(&c.MaxKeys, DefaultMaxKeys)
+	setDefault(&c.proposeTimeout, defaultProposeTimeout)
+	setDefault(&c.CheckpointInterval, DefaultCheckpointInterval)
+	setDefault(&c.CheckpointBytes, DefaultCheckpointBytes)
+	setDefault(&c.RetainLogBytes, DefaultRetainLogBytes)
+	switch {
+	case c.Dir == "":
+		return c, errors.New("consensus: no directory")
+	case c.GroupName == "":
+		return c, errors.New("consensus: no group name")
+	case c.Store == nil:
+		return c, errors.New("consensus: no group binlog")
+	case c.InitialMembers[c.ReplicaID] != c.LocalAddress || c.LocalAddress == "":
+		return c, fmt.Errorf("consensus: replica %d is not in the list of members at %q", c.ReplicaID, c.LocalAddress)
+	case c.RTT < time.Millisecond:
+		return c, fmt.Errorf("consensus: RTT %s is below 1ms", c.RTT)
+	case c.FragmentSize > state.MaxFragment || c.FragmentSize < 1<<10:
+		return c, fmt.Errorf("consensus: fragment size %d", c.FragmentSize)
+	}
+	return c, nil
+}
+
+func setDefault[T comparable](v *T, def T) {
+	var zero T
+	if *v == zero {
+		*v = def
+	}
+}

@@ -1,0 +1,143 @@
+package consensus
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"sync"
+	"time"
+
+	"github.com/lni/dragonboat/v4"
+	"github.com/lni/dragonboat/v4/raftio"
+
+	"cohort/consensus/state"
+)
+
+// leadership knows who leads the log. Dragonboat calls LeaderUpdated from one
+// goroutine for all events, so it only notes.
+type leadership struct {
+	mu      sync.Mutex
+	id      uint64
+	term    uint64
+	changed chan struct{} // closed and replaced at each change
+}
+
+func (l *leadership) init() { l.changed = make(chan struct{}) }
+
+// LeaderUpdated implements raftio.IRaftEventListener.
+func (l *leadership) LeaderUpdated(info raftio.LeaderInfo) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if info.Term < l.term || l.id == info.LeaderID && l.term == info.Term {
+		return
+	}
+	l.id, l.term = info.LeaderID, info.Term
+	close(l.changed)
+	l.changed = make(chan struct{})
+}
+
+// get returns the leader, 0 for none, its term, and what is closed when that
+// changes.
+func (l *leadership) get() (id, term uint64, changed <-chan struct{}) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.id, l.term, l.changed
+}
+
+// LeaderID returns the replica id of the log's leader as this member knows it,
+// 0 for none.
+func (n *Node) LeaderID() uint64 {
+	id, _, _ := n.leader.get()
+	return id
+}
+
+// LeaderChanged returns a channel that is closed when LeaderID next changes.
+func (n *Node) LeaderChanged() <-chan struct{} {
+	_, _, c := n.leader.get()
+	return c
+}
+
+// transferTimeout is how long one attempt to move leadership may take; those
+// that succeed do so within milliseconds.
+const transferTimeout = 500 * time.Millisecond
+
+// TransferLeader moves leadership to the member. Attempts fail now and then, so
+// it tries until ctx ends.
+func (n *Node) TransferLeader(ctx context.Context, to uint64) error {
+	for {
+		id, _, changed := n.leader.get()
+		if id == to {
+			return nil
+		}
+		err := n.nh.RequestLeaderTransfer(shardID, to)
+		if err != nil && !dragonboat.IsTempError(err) {
+			return fmt.Errorf("%w: %w", ErrNoTransfer, err)
+		}
+		t := time.NewTimer(transferTimeout)
+		select {
+		case <-changed:
+		case <-t.C:
+		case <-n.ctx.Done():
+			err = ErrClosed
+		case <-ctx.Done():
+			err = errors.Join(err, context.Cause(ctx))
+		}
+		t.Stop()
+		if ctx.Err() != nil || n.ctx.Err() != nil {
+			return fmt.Errorf("%w: %w", ErrNoTransfer, err)
+		}
+	}
+}
+
+// Pauses between attempts to bring leadership home.
+const (
+	followFirst = time.Second
+	followLast  = 30 * time.Second
+)
+
+// transferTarget returns to whom self should hand leadership, if it leads at all.
+// An attempt costs: the leader takes no proposals until it succeeds or an
+// election timeout has passed. So a primary that the group does not know to be
+// up is not bothered, nor one that is still coming up: it would have to follow
+// the log and lead it.
+func transferTarget(v *state.View, leader, self uint64) (uint64, bool) {
+	m, ok := v.Member(v.Primary)
+	return v.Primary, ok && leader == self && v.Primary != self && m.State == state.StateOnline
+}
+
+// runFollowPrimary keeps leadership with the primary's member, which saves its
+// proposals a hop. Only the leader acts. A primary that does not take over is
+// left alone for longer and longer.
+func (n *Node) runFollowPrimary(ctx context.Context) {
+	pause := followFirst
+	for {
+		id, _, changed := n.leader.get()
+		if to, ok := transferTarget(n.View(), id, n.cfg.ReplicaID); ok {
+			tctx, cancel := context.WithTimeout(ctx, transferTimeout)
+			err := n.TransferLeader(tctx, to)
+			cancel()
+			if err != nil && ctx.Err() == nil {
+				n.log.Debug().Err(err).Uint64("to", to).Msg("leadership of the log stays here for now")
+				pause = min(2*pause, followLast)
+			}
+		} else {
+			pause = followFirst
+		}
+		t := time.NewTimer(pause)
+		select {
+		case <-ctx.Done():
+		case <-changed:
+			// Let the new leader settle, also against members that disagree.
+			pause = followFirst
+			select {
+			case <-ctx.Done():
+			case <-t.C:
+			}
+		case <-t.C:
+		}
+		t.Stop()
+		if ctx.Err() != nil {
+			return
+		}
+	}
+}

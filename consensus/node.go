@@ -1,0 +1,304 @@
+package consensus
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"hash/fnv"
+	"os"
+	"path/filepath"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/lni/dragonboat/v4"
+	"github.com/lni/dragonboat/v4/client"
+	"github.com/lni/dragonboat/v4/config"
+	"github.com/lni/dragonboat/v4/raftio"
+	sm "github.com/lni/dragonboat/v4/statemachine"
+	"github.com/rs/zerolog"
+
+	"cohort/consensus/state"
+	"cohort/internal/binlog/groupbinlog"
+)
+
+// shardID is the one raft group of a member.
+const shardID = 1
+
+// Node is this member's part of the ordered log. New starts it, Run does its
+// chores, Close ends it. All methods are safe for concurrent use.
+type Node struct {
+	cfg     Config
+	log     zerolog.Logger
+	nh      *dragonboat.NodeHost
+	session *client.Session
+	machine *machine
+	leader  leadership
+	reads   readGroup
+	compact compactor
+
+	ctx    context.Context // ends with Close
+	cancel context.CancelFunc
+	lifeMu sync.Mutex     // goroutines are started under it, and not after cancel
+	wg     sync.WaitGroup // of these
+
+	ckptBytes atomic.Uint64 // applied since the last checkpoint
+	ckptWake  chan struct{} // cap 1
+
+	proposer  atomic.Pointer[Proposer]
+	joinMu    sync.Mutex // one Join at a time
+	closeOnce sync.Once
+	fatalOnce sync.Once
+}
+
+// New opens the member's log and state and takes part in the group's log at
+// once: entries that were not in the last checkpoint are applied again, and the
+// Observer told of them, possibly before New returns.
+func New(cfg Config) (*Node, error) {
+	cfg, err := cfg.withDefaults()
+	if err != nil {
+		return nil, err
+	}
+	setRaftLogger(cfg.Logger)
+	ctx, cancel := context.WithCancel(context.Background())
+	n := &Node{cfg: cfg, log: cfg.Logger, ctx: ctx, cancel: cancel, ckptWake: make(chan struct{}, 1)}
+	n.leader.init()
+	n.machine = &machine{cfg: cfg, log: cfg.Logger, fatal: n.onFatal, applied: n.onApplied}
+	if err := os.MkdirAll(cfg.Dir, 0o750); err != nil {
+		cancel()
+		return nil, fmt.Errorf("consensus: %w", err)
+	}
+	if err := checkDir(cfg); err != nil {
+		cancel()
+		return nil, fmt.Errorf("consensus: %w", err)
+	}
+	if err := n.machine.load(); err != nil {
+		cancel()
+		return nil, fmt.Errorf("consensus: %w", err)
+	}
+	if err := n.start(); err != nil {
+		cancel()
+		n.machine.spool.close()
+		return nil, err
+	}
+	return n, nil
+}
+
+// checkDir refuses a directory of which a part was lost: a member that forgot
+// its log could vote twice, one that forgot its state would apply the rest of the
+// log to nothing and throw its group binlog away. In a new directory it stores
+// the first checkpoint, so that a log never exists without one.
+func checkDir(cfg Config) error {
+	exists := func(path ...string) bool {
+		_, err := os.Stat(filepath.Join(append([]string{cfg.Dir}, path...)...))
+		return err == nil
+	}
+	haveState, haveLog := exists(checkpointName), exists("raft", flagFile)
+	if haveState {
+		st, _, err := loadCheckpoint(cfg.Dir)
+		if err != nil {
+			return err
+		}
+		if !haveLog && st.Index() > 0 {
+			return fmt.Errorf("%w: %s has a state but no log", ErrCorrupt, cfg.Dir)
+		}
+		return nil
+	}
+	switch {
+	case haveLog:
+		return fmt.Errorf("%w: %s has a log but no state", ErrCorrupt, cfg.Dir)
+	case cfg.Store.LastN() > 0:
+		return fmt.Errorf("%w: the group binlog has transactions up to %d, but %s is new", ErrCorrupt, cfg.Store.LastN(), cfg.Dir)
+	}
+	return storeCheckpoint(cfg.Dir, encodeCheckpoint(state.New(), groupbinlog.Position{}))
+}
+
+// start opens dragonboat.
+func (n *Node) start() error {
+	cfg := n.cfg
+	raftDir := filepath.Join(cfg.Dir, "raft")
+	if err := adoptHostname(raftDir); err != nil {
+		return fmt.Errorf("consensus: %w", err)
+	}
+	nhc := config.NodeHostConfig{
+		DeploymentID:        deploymentID(cfg.GroupName),
+		NodeHostDir:         raftDir,
+		RTTMillisecond:      uint64(cfg.RTT / time.Millisecond),
+		RaftAddress:         cfg.LocalAddress,
+		ListenAddress:       cfg.ListenAddress,
+		RaftEventListener:   &n.leader,
+		NotifyCommit:        false, // we acknowledge what was applied
+		MaxSendQueueSize:    64 << 20,
+		MaxReceiveQueueSize: 64 << 20,
+	}
+	nhc.Expert.LogDBFactory = logDBFactory{}
+	nhc.Expert.Engine = config.EngineConfig{ExecShards: 1, CommitShards: 1, ApplyShards: 1,
+		SnapshotShards: 1, CloseShards: 1}
+	nhc.Expert.LogDB = config.GetTinyMemLogDBConfig()
+	nhc.Expert.LogDB.Shards = 1
+	// Tan takes this as the size of each of its 16 scratch buffers; pages that
+	// were never written cost nothing. A larger update gets a buffer of its own.
+	nhc.Expert.LogDB.KVWriteBufferSize = 512 << 10
+	nh, err := dragonboat.NewNodeHost(nhc)
+	if err != nil {
+		return fmt.Errorf("consensus: %w", err)
+	}
+	if !nhc.MutualTLS {
+		n.log.Info().Str("address", cfg.LocalAddress).
+			Msg("the members' log connections have neither TLS nor authentication: only members may be able to reach this address")
+	}
+	n.nh, n.session = nh, nh.GetNoOPSession(shardID)
+	members := make(map[uint64]dragonboat.Target, len(cfg.InitialMembers))
+	for id, addr := range cfg.InitialMembers {
+		members[id] = addr
+	}
+	err = nh.StartOnDiskReplica(members, false,
+		func(uint64, uint64) sm.IOnDiskStateMachine { return n.machine },
+		config.Config{
+			ReplicaID: cfg.ReplicaID, ShardID: shardID,
+			CheckQuorum: true, PreVote: true, OrderedConfigChange: true,
+			ElectionRTT: cfg.ElectionRTT, HeartbeatRTT: cfg.HeartbeatRTT,
+			// Compaction goes by size, see compactor.
+			SnapshotEntries: 0, CompactionOverhead: 20000,
+		})
+	if err != nil {
+		nh.Close()
+		return fmt.Errorf("consensus: %w", err)
+	}
+	return nil
+}
+
+// deploymentID keeps groups of different names apart: dragonboat drops frames
+// of another deployment.
+func deploymentID(group string) uint64 {
+	h := fnv.New64a()
+	h.Write([]byte("cohort group "))
+	h.Write([]byte(group))
+	return h.Sum64() | 1 // 0 means any
+}
+
+// Run does the node's chores until ctx ends or the member has to stop; it
+// returns the reason for the latter.
+func (n *Node) Run(ctx context.Context) error {
+	ctx, cancel := context.WithCancel(ctx)
+	defer cancel()
+	stop := context.AfterFunc(n.ctx, cancel)
+	defer stop()
+	var wg sync.WaitGroup
+	chores := []func(context.Context){n.runCheckpoints, n.runCompaction}
+	if n.cfg.FollowPrimary {
+		chores = append(chores, n.runFollowPrimary)
+	}
+	for _, f := range chores {
+		wg.Go(func() { f(ctx) })
+	}
+	wg.Wait()
+	return n.machine.err()
+}
+
+// Close leaves the log, without a word to the others: a member that closes is
+// as one that crashed, only that it first writes a checkpoint. It waits for
+// everything the node started.
+func (n *Node) Close() error { return n.close(true) }
+
+// close is Close; without a checkpoint it leaves what a crash would.
+func (n *Node) close(checkpoint bool) error {
+	var err error
+	n.closeOnce.Do(func() {
+		n.lifeMu.Lock()
+		n.cancel()
+		n.lifeMu.Unlock()
+		n.wg.Wait()
+		if checkpoint && n.machine.err() == nil {
+			err = n.machine.checkpoint()
+		}
+		n.nh.Close()
+	})
+	return err
+}
+
+// spawn runs f in a goroutine that Close waits for, unless it is too late.
+func (n *Node) spawn(f func()) bool {
+	n.lifeMu.Lock()
+	defer n.lifeMu.Unlock()
+	if n.ctx.Err() != nil {
+		return false
+	}
+	n.wg.Go(f)
+	return true
+}
+
+// Err returns what stopped the member, nil while it works.
+func (n *Node) Err() error { return n.machine.err() }
+
+func (n *Node) onFatal(err error) {
+	n.fatalOnce.Do(func() {
+		if n.cfg.OnFatal != nil {
+			n.cfg.OnFatal(err)
+		}
+	})
+}
+
+// onApplied runs on the apply goroutine after each batch.
+func (n *Node) onApplied(index uint64, size int) {
+	n.compact.note(index, size)
+	if n.ckptBytes.Add(uint64(size)) >= n.cfg.CheckpointBytes {
+		select {
+		case n.ckptWake <- struct{}{}:
+		default:
+		}
+	}
+	if p := n.proposer.Load(); p != nil {
+		p.applied()
+	}
+}
+
+// runCheckpoints bounds what a restart has to apply again.
+func (n *Node) runCheckpoints(ctx context.Context) {
+	t := time.NewTicker(n.cfg.CheckpointInterval)
+	defer t.Stop()
+	for {
+		select {
+		case <-ctx.Done():
+			return
+		case <-t.C:
+		case <-n.ckptWake:
+		}
+		n.ckptBytes.Store(0)
+		if err := n.machine.checkpoint(); err != nil {
+			if !errors.Is(err, ErrFailed) {
+				n.log.Error().Err(err).Msg("checkpoint failed")
+			}
+			return
+		}
+	}
+}
+
+// View returns the current picture of the group. It costs nothing; LastN,
+// Index and Checksum in it are those of the last change of the view, see LastN.
+func (n *Node) View() *state.View { return n.machine.view.Load() }
+
+// LastN returns the last group transaction number that was decided here.
+func (n *Node) LastN() uint64 { return n.machine.lastN.Load() }
+
+// Applied returns the index of the last log entry applied here.
+func (n *Node) Applied() uint64 { return n.machine.index.Load() }
+
+// Verdict returns what was decided about an xid. Verdicts are remembered for the
+// last state.MinRecent decisions and until their origin reported them stable.
+func (n *Node) Verdict(xid string) (state.Outcome, bool) { return n.machine.outcome(xid, false) }
+
+// DirectByLocalGTID returns what became of a direct statement.
+func (n *Node) DirectByLocalGTID(gtid string) (state.Outcome, bool) {
+	return n.machine.outcome(gtid, true)
+}
+
+// ChecksumAt returns the chained checksum of everything up to transaction nr,
+// where that is recent enough to be known.
+func (n *Node) ChecksumAt(nr uint64) (uint64, bool) { return n.machine.checksumAt(nr) }
+
+// EncodedState returns the encoded group state; members at the same Applied
+// index return the same bytes.
+func (n *Node) EncodedState() []byte { return n.machine.encoded() }
+
+var _ raftio.IRaftEventListener = (*leadership)(nil)

@@ -1,0 +1,431 @@
+package state
+
+import (
+	"encoding/binary"
+	"errors"
+	"fmt"
+	"maps"
+	"slices"
+
+	"github.com/cespare/xxhash/v2"
+	"github.com/klauspost/compress/zstd"
+
+	"cohort/certify"
+	"cohort/internal/binlog"
+)
+
+// RulesVersion is the newest version of the decision rules that this release
+// knows. A log that asks for a later one stops the member.
+const RulesVersion = 1
+
+// MySQL error numbers of ordered aborts.
+const (
+	// ErrnoConflict is ER_TRANSACTION_ROLLBACK_DURING_COMMIT.
+	ErrnoConflict = 3101
+	// ErrnoRequirement is ER_BEFORE_DML_VALIDATION_ERROR's group of checks.
+	ErrnoRequirement = 3098
+	// ErrnoTooLarge is ER_RUN_HOOK_ERROR, which Group Replication gives to
+	// transactions above its size limit.
+	ErrnoTooLarge = 3100
+)
+
+// MemberState is a member's state in MySQL's sense.
+type MemberState uint8
+
+// The states of a member. UNREACHABLE is no state of the group but what one
+// member thinks of another.
+const (
+	StateOffline    MemberState = 1
+	StateRecovering MemberState = 2
+	StateOnline     MemberState = 3
+	StateError      MemberState = 4
+)
+
+// String returns MySQL's word.
+func (s MemberState) String() string {
+	switch s {
+	case StateOffline:
+		return "OFFLINE"
+	case StateRecovering:
+		return "RECOVERING"
+	case StateOnline:
+		return "ONLINE"
+	case StateError:
+		return "ERROR"
+	default:
+		return fmt.Sprintf("STATE(%d)", uint8(s))
+	}
+}
+
+// Reason says why something did not commit.
+type Reason uint8
+
+// The reasons of an ordered abort.
+const (
+	ReasonNone Reason = iota
+	// ReasonConflict: a newer write outside the snapshot.
+	ReasonConflict
+	// ReasonHorizon: the snapshot is too old to be judged.
+	ReasonHorizon
+	// ReasonInvalid: the proposal contradicts the state.
+	ReasonInvalid
+	// ReasonFenced: the proposal came from an earlier incarnation.
+	ReasonFenced
+	// ReasonEpoch: the origin is not the primary, or was in another epoch.
+	ReasonEpoch
+	// ReasonRefused: the origin's own checks refused it.
+	ReasonRefused
+	// ReasonForced: an Abort item came first.
+	ReasonForced
+)
+
+// String returns the reason in a word.
+func (r Reason) String() string {
+	names := [...]string{"none", "conflict", "horizon", "invalid", "fenced", "epoch", "refused", "forced"}
+	if int(r) < len(names) {
+		return names[r]
+	}
+	return fmt.Sprintf("reason(%d)", uint8(r))
+}
+
+// Decision is one thing that the log decided.
+type Decision struct {
+	// Index is that of the raft entry.
+	Index uint64
+	Kind  Kind
+	// Origin is the replica id of the member concerned: who ran the
+	// transaction, joined, changed state, was appointed, reported.
+	Origin      uint64
+	Incarnation uint64
+	Seq         uint64
+	XID         string
+	LocalGTID   string
+	// N, Dep and Checksum are set when Committed.
+	N         uint64
+	Dep       uint64
+	Checksum  uint64
+	Committed bool
+	// Errno and Reason are set when not Committed, for transactions and direct
+	// statements.
+	Errno  uint16
+	Reason Reason
+	// Repeated marks a verdict that was given before and stands. Origin,
+	// Incarnation and Seq are still those of whose proposal is answered, for
+	// KindTxn and KindDirect: a transaction whose abort was forced before it
+	// arrived is Repeated and not Committed the only time its origin hears of it.
+	Repeated bool
+	// Stable is that of a watermark, State that of a state change, Epoch the
+	// current one after a primary was appointed. N is the watermark's Applied.
+	Stable uint64
+	State  MemberState
+	Epoch  uint64
+}
+
+// StreamID names a spooled body.
+type StreamID struct {
+	Member      uint64
+	Incarnation uint64
+	Stream      uint64
+}
+
+// Sink is told what an entry brings about, in order. An error stops the member.
+type Sink interface {
+	// Spool keeps a part of a body that begins at offset. Data is valid during
+	// the call only.
+	Spool(id StreamID, offset int64, data []byte) error
+	// Append writes transaction n to the group binlog, with the body given or,
+	// where stream is not nil, with the one spooled. Body is valid during the
+	// call only.
+	Append(n, dep uint64, meta binlog.Meta, body []byte, stream *StreamID, bodyLen int64) error
+	// DropSpool forgets a spooled body.
+	DropSpool(id StreamID) error
+	// StartAt tells, once and before any Append, that the group's first
+	// transaction will be n+1.
+	StartAt(n uint64) error
+	// Decided takes a decision.
+	Decided(d Decision)
+	// Ignored tells of an item that makes no sense. Every member ignores it: a
+	// faulty proposer must not stop the group.
+	Ignored(index uint64, kind Kind, err error)
+}
+
+// Member is what the group knows of a member.
+type Member struct {
+	ID          uint64
+	Incarnation uint64
+	State       MemberState
+	Info        MemberInfo
+	// Applied, Stable and Low are those of its latest watermark.
+	Applied, Stable, Low uint64
+	// Seq is that of the last proposal accepted of this incarnation.
+	Seq uint64
+	// Nonce is that of the Join that began the incarnation.
+	Nonce uint64
+
+	fenced []fencedLife
+	stream *stream
+}
+
+// fencedLife is an earlier incarnation with its last accepted Seq: what it
+// proposed up to there was decided then, what comes later is rejected.
+type fencedLife struct{ incarnation, seq uint64 }
+
+// maxFenced bounds how many earlier lives are remembered. Entries of a life
+// before these, should any still travel, are rejected, which is what they would
+// get anyway unless they are repetitions; those are caught by their xid.
+const maxFenced = 16
+
+// stream is a body that arrives in fragments.
+type stream struct {
+	id     uint64
+	len    int64
+	digest *xxhash.Digest
+}
+
+// streamID names the member's current stream.
+func (m *Member) streamID() StreamID { return StreamID{m.ID, m.Incarnation, m.stream.id} }
+
+// checksumRing is how many of the latest chained checksums are kept.
+const checksumRing = 4096
+
+// State is the state of the group. Apply is its only writer; it is not safe for
+// concurrent use.
+type State struct {
+	index       uint64
+	founded     bool
+	boot        Bootstrap
+	rules       uint64
+	viewSeq     uint64
+	incarnation uint64 // last one given
+	primary     uint64
+	epoch       uint64
+	members     []*Member // by ID
+	cert        *certify.Certifier
+	checksum    uint64
+	sums        []uint64 // of the last numbers, the newest last
+	outcomes    recent
+	forced      forced
+
+	txn        Txn // scratch
+	frag       Fragment
+	zd         *zstd.Decoder
+	zbuf       []byte
+	viewDirty  bool
+	memberWork certify.Txn
+}
+
+// New returns the state before the first entry.
+func New() *State {
+	return &State{cert: certify.New(0), zd: newDecoder()}
+}
+
+func newDecoder() *zstd.Decoder {
+	d, err := zstd.NewReader(nil, zstd.WithDecoderConcurrency(1), zstd.WithDecoderLowmem(true),
+		zstd.WithDecoderMaxMemory(MaxFragment))
+	if err != nil {
+		panic(fmt.Sprintf("state: zstd decoder: %v", err)) // constant options
+	}
+	return d
+}
+
+// Index returns the index of the last entry applied.
+func (s *State) Index() uint64 { return s.index }
+
+// LastN returns the last group transaction number given.
+func (s *State) LastN() uint64 { return s.cert.Last() }
+
+// Horizon returns the certification horizon.
+func (s *State) Horizon() uint64 { return s.cert.Horizon() }
+
+// Epoch returns the current epoch.
+func (s *State) Epoch() uint64 { return s.epoch }
+
+// Checksum returns the chained checksum of everything up to LastN.
+func (s *State) Checksum() uint64 { return s.checksum }
+
+// ChecksumAt returns the chained checksum at n, if n is recent enough.
+func (s *State) ChecksumAt(n uint64) (uint64, bool) {
+	last := s.LastN()
+	if n > last || last-n >= uint64(len(s.sums)) {
+		return 0, false
+	}
+	return s.sums[len(s.sums)-1-int(last-n)], true
+}
+
+// Outcome returns the verdict on an xid.
+func (s *State) Outcome(xid string) (Outcome, bool) { return s.lookup(xid, false) }
+
+// DirectOutcome returns what became of a direct statement, by its local GTID.
+func (s *State) DirectOutcome(localGTID string) (Outcome, bool) { return s.lookup(localGTID, true) }
+
+func (s *State) lookup(key string, direct bool) (Outcome, bool) {
+	if o, ok := s.outcomes.find(key, direct); ok {
+		return *o, true
+	}
+	if f, ok := s.forced.byXID[key]; ok && !direct {
+		return f.outcome(key), true
+	}
+	return Outcome{}, false
+}
+
+// LastSeq returns the last proposal accepted of an incarnation and whether that
+// incarnation is its member's current one.
+func (s *State) LastSeq(member, incarnation uint64) (seq uint64, current bool) {
+	m := s.member(member)
+	if m == nil {
+		return 0, false
+	}
+	if m.Incarnation == incarnation {
+		return m.Seq, true
+	}
+	for _, f := range m.fenced {
+		if f.incarnation == incarnation {
+			return f.seq, false
+		}
+	}
+	return 0, false
+}
+
+func (s *State) member(id uint64) *Member {
+	for _, m := range s.members {
+		if m.ID == id {
+			return m
+		}
+	}
+	return nil
+}
+
+// Apply applies one entry and returns what its proposer is told: for a Join the
+// incarnation or JoinDuplicateUUID, for an Abort the number of xids that have a
+// verdict now, otherwise the number of items that were accepted. After an error
+// the state must not be used any more.
+//
+// What is malformed is ignored, by all members alike. What a later release
+// proposed stops the member, for it cannot know what the others make of it.
+func (s *State) Apply(index uint64, entry []byte, sink Sink) (uint64, error) {
+	s.index = index
+	if len(entry) == 0 {
+		sink.Ignored(index, 0, fmt.Errorf("%w: empty entry", ErrMalformed))
+		return 0, nil
+	}
+	if entry[0] != entryVersion {
+		return 0, fmt.Errorf("entry %d: %w: entry format %d", index, ErrUnsupported, entry[0])
+	}
+	r := reader{b: entry[1:]}
+	var result uint64
+	for len(r.b) > 0 {
+		kind := Kind(r.byte())
+		body := r.bytes()
+		if r.bad {
+			sink.Ignored(index, kind, fmt.Errorf("%w: item", ErrMalformed))
+			return result, nil
+		}
+		n, err := s.apply(kind, body, sink)
+		switch {
+		case errors.Is(err, ErrMalformed):
+			// Decoding comes before any change, so nothing was half done.
+			sink.Ignored(index, kind, err)
+		case err != nil:
+			return 0, fmt.Errorf("entry %d, %s: %w", index, kind, err)
+		case kind == KindJoin:
+			result = n
+		default:
+			result += n
+		}
+	}
+	return result, nil
+}
+
+func (s *State) apply(kind Kind, body []byte, sink Sink) (uint64, error) {
+	switch kind {
+	case KindTxn, KindDirect:
+		return s.applyTxn(kind, body, sink)
+	case KindFragment:
+		return s.applyFragment(body, sink)
+	case KindWatermark:
+		return s.applyWatermark(body, sink)
+	case KindBootstrap:
+		return s.applyBootstrap(body, sink)
+	case KindJoin:
+		return s.applyJoin(body, sink)
+	case KindState:
+		return s.applyState(body, sink)
+	case KindPrimary:
+		return s.applyPrimary(body, sink)
+	case KindAbort:
+		return s.applyAbort(body, sink)
+	case KindRules:
+		return s.applyRules(body, sink)
+	default:
+		return 0, ErrUnsupported
+	}
+}
+
+// chain folds a transaction into the running checksum: what each member wrote
+// to its group binlog for n.
+func (s *State) chain(n uint64, meta *binlog.Meta, bodyLen int64, bodySum uint64) {
+	var b [56]byte
+	binary.LittleEndian.PutUint64(b[0:], s.checksum)
+	binary.LittleEndian.PutUint64(b[8:], n)
+	b[16], b[17] = byte(meta.Kind), meta.GTIDFlags
+	binary.LittleEndian.PutUint64(b[20:], meta.OriginalCommitTimestamp)
+	binary.LittleEndian.PutUint32(b[28:], meta.OriginalServerVersion)
+	binary.LittleEndian.PutUint32(b[32:], meta.Timestamp)
+	binary.LittleEndian.PutUint64(b[40:], uint64(bodyLen))
+	binary.LittleEndian.PutUint64(b[48:], bodySum)
+	s.checksum = xxhash.Sum64(b[:])
+	if len(s.sums) >= 2*checksumRing {
+		s.sums = append(s.sums[:0], s.sums[len(s.sums)-checksumRing+1:]...)
+	}
+	s.sums = append(s.sums, s.checksum)
+}
+
+// recentSums returns the part of sums that counts.
+func (s *State) recentSums() []uint64 {
+	return s.sums[max(0, len(s.sums)-checksumRing):]
+}
+
+// Clone returns a copy that may be encoded while s goes on. It must not be
+// applied to.
+func (s *State) Clone() *State {
+	c := *s
+	c.cert = s.cert.Clone()
+	c.sums = slices.Clone(s.recentSums())
+	c.outcomes = recent{list: slices.Clone(s.outcomes.all())}
+	c.forced = forced{byXID: maps.Clone(s.forced.byXID)}
+	c.members = make([]*Member, len(s.members))
+	for i, m := range s.members {
+		d := *m
+		d.fenced = slices.Clone(m.fenced)
+		if m.stream != nil {
+			dig := *m.stream.digest
+			d.stream = &stream{id: m.stream.id, len: m.stream.len, digest: &dig}
+		}
+		c.members[i] = &d
+	}
+	c.zd, c.zbuf, c.txn, c.frag, c.memberWork = nil, nil, Txn{}, Fragment{}, certify.Txn{}
+	return &c
+}
+
+// Streams returns the bodies that are being spooled, with their lengths.
+func (s *State) Streams() map[StreamID]int64 {
+	out := make(map[StreamID]int64)
+	for _, m := range s.members {
+		if m.stream != nil {
+			out[m.streamID()] = m.stream.len
+		}
+	}
+	return out
+}
+
+// StreamIDs returns the bodies that are being spooled, in the order of their
+// members.
+func (s *State) StreamIDs() []StreamID {
+	var out []StreamID
+	for _, m := range s.members {
+		if m.stream != nil {
+			out = append(out, m.streamID())
+		}
+	}
+	return out
+}

@@ -1,0 +1,71 @@
+package state
+
+import "fmt"
+
+// View is an immutable picture of the group.
+type View struct {
+	// Founded is false before the first Bootstrap.
+	Founded   bool
+	GroupName string
+	Lineage   uint64
+	// Base is the founding member's gtid_executed as text, see Bootstrap.
+	Base string
+	// Rules is the version of the decision rules in force.
+	Rules uint64
+	// Seq counts the changes of the view.
+	Seq uint64
+	// Primary is a replica id, 0 for none.
+	Primary uint64
+	Epoch   uint64
+	// Members are all that ever joined, by ID, whatever their state.
+	Members []Member
+	// LastN is the last group transaction number given, Horizon that of the
+	// certification map, Index the raft index.
+	LastN, Horizon, Index uint64
+	Checksum              uint64
+}
+
+// ViewID returns the identifier as MySQL shows it: a constant part and a
+// counter.
+func (v *View) ViewID() string { return fmt.Sprintf("%d:%d", v.Lineage, v.Seq) }
+
+// Member returns the member with the replica id.
+func (v *View) Member(id uint64) (Member, bool) {
+	for i := range v.Members {
+		if v.Members[i].ID == id {
+			return v.Members[i], true
+		}
+	}
+	return Member{}, false
+}
+
+// MemberByUUID returns the member whose mysqld has the server_uuid.
+func (v *View) MemberByUUID(uuid string) (Member, bool) {
+	for i := range v.Members {
+		if v.Members[i].Info.UUID == uuid {
+			return v.Members[i], true
+		}
+	}
+	return Member{}, false
+}
+
+// View returns a picture of the current state.
+func (s *State) View() *View {
+	v := &View{Founded: s.founded, GroupName: s.boot.GroupName, Lineage: s.boot.Lineage, Base: s.boot.Base,
+		Rules: s.rules, Seq: s.viewSeq, Primary: s.primary, Epoch: s.epoch,
+		LastN: s.LastN(), Horizon: s.Horizon(), Index: s.index, Checksum: s.checksum,
+		Members: make([]Member, len(s.members))}
+	for i, m := range s.members {
+		v.Members[i] = *m
+		v.Members[i].fenced, v.Members[i].stream = nil, nil
+	}
+	return v
+}
+
+// TakeViewChange reports whether members, primary or watermarks changed since
+// it was last asked.
+func (s *State) TakeViewChange() bool {
+	d := s.viewDirty
+	s.viewDirty = false
+	return d
+}

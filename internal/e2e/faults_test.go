@@ -1,0 +1,168 @@
+package e2e
+
+import (
+	"context"
+	"fmt"
+	"testing"
+	"time"
+
+	"cohort/internal/e2e/cluster"
+	"cohort/internal/e2e/ledger"
+	"cohort/internal/loadgen"
+)
+
+// writers are the two accounts of the sandbox: one with all privileges, one
+// with none beyond its own schema.
+var writers = []ledger.Account{{User: "app", Schema: "e2e_app"}, {User: "plain", Schema: "plain"}}
+
+// underFault writes without pause while faults come and go, and then holds
+// every member to every answer that was given.
+func underFault(t *testing.T, rounds int, fault func(ctx context.Context, g *group, round int) error) {
+	t.Helper()
+	g := startGroup(t)
+	l := ledger.New(writers, append([]ledger.Kind{ledger.User}, ledger.Kinds...), len(g.Members))
+	dial := func(ctx context.Context, w ledger.Writer) (loadgen.Target, error) {
+		// A sandbox keeps the ports of its members.
+		return g.Members[w.Member].Through(w.Account.User, ""), nil
+	}
+	prepareCtx, cancelPrepare := context.WithTimeout(t.Context(), patience)
+	defer cancelPrepare()
+	if err := l.Prepare(prepareCtx, dial); err != nil {
+		t.Fatal(err)
+	}
+	ctx, stop := context.WithCancel(t.Context())
+	done := make(chan struct{})
+	go func() {
+		defer close(done)
+		l.Run(ctx, dial)
+	}()
+	defer func() {
+		stop()
+		<-done
+	}()
+	for round := range rounds {
+		awaitProgress(t, l, 3)
+		faultCtx, cancel := context.WithTimeout(t.Context(), patience)
+		err := fault(faultCtx, g, round)
+		cancel()
+		if err != nil {
+			t.Fatalf("round %d: %v", round, err)
+		}
+		g.awaitOnline(t)
+	}
+	awaitProgress(t, l, 3)
+	stop()
+	<-done
+	t.Log(l.Summary())
+
+	n := g.check(t)
+	t.Logf("group:1-%d", n)
+	for _, m := range g.awaitOnline(t) {
+		if err := l.Verify(t.Context(), m.Direct()); err != nil {
+			t.Errorf("%s: %v", m.Name, err)
+		}
+	}
+}
+
+// awaitProgress returns when every writer got the given number of further
+// acknowledgements: the load reaches the group again, through every member.
+func awaitProgress(t *testing.T, l *ledger.Ledger, more int) {
+	t.Helper()
+	ctx, cancel := context.WithTimeout(t.Context(), patience)
+	defer cancel()
+	tick := time.NewTicker(50 * time.Millisecond)
+	defer tick.Stop()
+	from := l.Progress()
+	for {
+		var late []ledger.Writer
+		now := l.Progress()
+		for _, w := range l.Writers {
+			if now[w.ID] < from[w.ID]+more {
+				late = append(late, w)
+			}
+		}
+		if len(late) == 0 {
+			return
+		}
+		select {
+		case <-tick.C:
+		case <-ctx.Done():
+			t.Fatalf("writers got no answers: %+v; %s", late, l.Summary())
+		}
+	}
+}
+
+// The faults of one member: its mysqld dies, its proxy dies, both do.
+func TestKillOneMember(t *testing.T) {
+	for _, whom := range []string{"primary", "secondary"} {
+		for _, part := range []cluster.Part{cluster.Mysqld, cluster.Proxy, cluster.Both} {
+			name := string(part)
+			if part == cluster.Both {
+				name = "both"
+			}
+			t.Run(fmt.Sprintf("%s/%s", whom, name), func(t *testing.T) {
+				underFault(t, rounds(t, 3), func(ctx context.Context, g *group, _ int) error {
+					victim := g.Secondary.Name
+					if whom == "primary" {
+						victim = g.Primary.Name
+					}
+					return killAndRestart(ctx, g, victim, part)
+				})
+			})
+		}
+	}
+}
+
+// All processes of all members at once, as when the machine loses its power
+// (but for what the page cache holds).
+func TestKillEverything(t *testing.T) {
+	underFault(t, rounds(t, 3), func(ctx context.Context, g *group, _ int) error {
+		return killAndRestart(ctx, g, "", cluster.Both)
+	})
+}
+
+// All mysqlds at once, then all proxies at once.
+func TestKillAllOfAKind(t *testing.T) {
+	for _, part := range []cluster.Part{cluster.Mysqld, cluster.Proxy} {
+		t.Run(string(part), func(t *testing.T) {
+			underFault(t, rounds(t, 2), func(ctx context.Context, g *group, _ int) error {
+				for _, m := range g.Members {
+					if err := g.Kill(ctx, m.Name, part); err != nil {
+						return err
+					}
+				}
+				for _, m := range g.Members {
+					if err := g.Restart(ctx, m.Name, part); err != nil {
+						return err
+					}
+				}
+				return nil
+			})
+		})
+	}
+}
+
+// A different part of a different member each time, the next before the last
+// has caught up.
+func TestKillInTurn(t *testing.T) {
+	underFault(t, rounds(t, 9), func(ctx context.Context, g *group, round int) error {
+		parts := []cluster.Part{cluster.Mysqld, cluster.Proxy, cluster.Both}
+		return killAndRestart(ctx, g, g.Members[round%3].Name, parts[(round+round/3)%3])
+	})
+}
+
+func killAndRestart(ctx context.Context, g *group, member string, part cluster.Part) error {
+	if err := g.Kill(ctx, member, part); err != nil {
+		return err
+	}
+	return g.Restart(ctx, member, part)
+}
+
+// rounds is how often a fault is repeated: fewer in -short.
+func rounds(t *testing.T, n int) int {
+	t.Helper()
+	if testing.Short() {
+		return 1
+	}
+	return n
+}

@@ -1,0 +1,160 @@
+package e2e
+
+import (
+	"context"
+	"database/sql"
+	"fmt"
+	"os"
+	"path/filepath"
+	"strings"
+	"syscall"
+	"testing"
+	"time"
+
+	_ "github.com/go-sql-driver/mysql"
+
+	"cohort/internal/e2e/cluster"
+	"cohort/internal/loadgen"
+)
+
+// patience bounds every wait for something that must happen. It is generous:
+// the tests say what happens, not how fast.
+const patience = 3 * time.Minute
+
+// group is a group of one test.
+type group struct {
+	*cluster.Cluster
+	Members   []cluster.Member // as they were when the group had come up
+	Primary   cluster.Member
+	Secondary cluster.Member
+}
+
+// startGroup starts three members; options are name=value for the mysqlds.
+func startGroup(t *testing.T, mysqldOptions ...string) *group {
+	t.Helper()
+	ctx, cancel := context.WithTimeout(t.Context(), patience)
+	defer cancel()
+	dir, err := os.MkdirTemp("", "cohort-e2e-") // a socket's path must be short
+	if err != nil {
+		t.Fatal(err)
+	}
+	c, err := cluster.Start(ctx, cluster.Options{Dir: dir, MysqldOptions: mysqldOptions})
+	if err != nil {
+		_ = os.RemoveAll(dir)
+		t.Fatal(err)
+	}
+	g := &group{Cluster: c}
+	t.Cleanup(func() {
+		if t.Failed() {
+			g.keepLogs(t)
+		}
+		ctx, cancel := context.WithTimeout(context.Background(), patience)
+		defer cancel()
+		if err := c.Destroy(ctx); err != nil {
+			t.Error(err)
+		}
+		_ = os.RemoveAll(dir)
+	})
+	if g.Members, err = c.AwaitOnline(ctx); err != nil {
+		t.Fatal(err)
+	}
+	if g.Primary, err = cluster.Primary(g.Members); err != nil {
+		t.Fatal(err)
+	}
+	if g.Secondary, err = cluster.Secondary(g.Members); err != nil {
+		t.Fatal(err)
+	}
+	return g
+}
+
+// keepLogs has every member's process write its stacks to its log and end, and
+// copies all logs to $COHORT_E2E_LOGS, if set; otherwise it shows their ends.
+func (g *group) keepLogs(t *testing.T) {
+	ctx, cancel := context.WithTimeout(context.Background(), patience)
+	defer cancel()
+	if members, err := g.Status(ctx); err == nil {
+		for _, m := range members {
+			if m.Pid != 0 && syscall.Kill(m.Pid, syscall.SIGQUIT) == nil {
+				eventually(t, func() error {
+					if syscall.Kill(m.Pid, 0) == nil {
+						return fmt.Errorf("%s has not ended", m.Name)
+					}
+					return nil
+				})
+			}
+		}
+	}
+	keep := os.Getenv("COHORT_E2E_LOGS")
+	_ = filepath.WalkDir(g.Dir(), func(path string, d os.DirEntry, err error) error {
+		// The ordered log's own files end in .log too.
+		if err != nil || d.IsDir() || d.Name() != "cohort.log" && d.Name() != "mysqld.log" {
+			return nil
+		}
+		text, err := os.ReadFile(path)
+		if err != nil {
+			return nil
+		}
+		rel, _ := filepath.Rel(g.Dir(), path)
+		if keep != "" {
+			name := strings.NewReplacer("/", "_", " ", "_").Replace(t.Name() + "-" + rel)
+			if err := os.WriteFile(filepath.Join(keep, name), text, 0o644); err == nil {
+				return nil
+			}
+		}
+		t.Logf("end of %s:\n%s", rel, text[max(0, len(text)-4000):])
+		return nil
+	})
+}
+
+// awaitOnline returns the members once all are ONLINE.
+func (g *group) awaitOnline(t *testing.T) []cluster.Member {
+	t.Helper()
+	ctx, cancel := context.WithTimeout(t.Context(), patience)
+	defer cancel()
+	members, err := g.AwaitOnline(ctx)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return members
+}
+
+// check runs the checks that end every test.
+func (g *group) check(t *testing.T) uint64 {
+	t.Helper()
+	members := g.awaitOnline(t)
+	ctx, cancel := context.WithTimeout(t.Context(), patience)
+	defer cancel()
+	n, err := cluster.Check(ctx, members)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return n
+}
+
+// open is a pool of connections through a member.
+func open(t *testing.T, target loadgen.Target, params string) *sql.DB {
+	t.Helper()
+	dsn := target.DSN()
+	if params != "" {
+		separator := "?"
+		if strings.Contains(dsn, "?") {
+			separator = "&"
+		}
+		dsn += separator + params
+	}
+	db, err := sql.Open("mysql", dsn)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = db.Close() })
+	return db
+}
+
+func execAll(t *testing.T, db *sql.DB, statements ...string) {
+	t.Helper()
+	for _, s := range statements {
+		if _, err := db.ExecContext(t.Context(), s); err != nil {
+			t.Fatalf("%s: %v", s, err)
+		}
+	}
+}

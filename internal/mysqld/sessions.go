@@ -1,0 +1,71 @@
+package mysqld
+
+import (
+	"context"
+	"fmt"
+	"slices"
+	"time"
+)
+
+const errNoSuchThread = 1094 // ER_NO_SUCH_THREAD
+
+// sessionsQuery lists clients' sessions and running events, not mysqld's own
+// threads: neither the event scheduler nor replication.
+const sessionsQuery = `SELECT PROCESSLIST_ID FROM performance_schema.threads
+	WHERE PROCESSLIST_ID IS NOT NULL AND PROCESSLIST_ID <> CONNECTION_ID()
+	AND (NAME = 'thread/sql/one_connection' OR NAME LIKE 'thread/thread_pool/%' OR NAME = 'thread/sql/event_worker')`
+
+// KillSessions kills every client session that exists when it is called, except
+// its own and those in keep, and returns when all are gone: only then can none
+// of them write any more. Sessions that begin later are not touched; whoever
+// needs that none can write sets super_read_only or offline_mode too. q must be
+// one connection, not a pool, and may need SYSTEM_USER.
+func KillSessions(ctx context.Context, q Querier, keep ...uint64) error {
+	left, err := sessions(ctx, q)
+	if err != nil {
+		return err
+	}
+	left = slices.DeleteFunc(left, func(id uint64) bool { return slices.Contains(keep, id) })
+	const step = 5 * time.Millisecond
+	for round := 0; len(left) > 0; round++ {
+		// Repeated every 200 ms, so that nothing depends on when a KILL arrives.
+		if round%40 == 0 {
+			for _, id := range left {
+				if _, err := q.ExecContext(ctx, fmt.Sprintf("KILL CONNECTION %d", id)); err != nil && Errno(err) != errNoSuchThread {
+					return fmt.Errorf("kill session %d: %w", id, err)
+				}
+			}
+		}
+		now, err := sessions(ctx, q)
+		if err != nil {
+			return err
+		}
+		left = slices.DeleteFunc(left, func(id uint64) bool { return !slices.Contains(now, id) })
+		if len(left) == 0 {
+			break
+		}
+		select {
+		case <-ctx.Done():
+			return fmt.Errorf("%d sessions would not end: %w", len(left), ctx.Err())
+		case <-time.After(step):
+		}
+	}
+	return nil
+}
+
+func sessions(ctx context.Context, q Querier) ([]uint64, error) {
+	rows, err := q.QueryContext(ctx, sessionsQuery)
+	if err != nil {
+		return nil, fmt.Errorf("list sessions: %w", err)
+	}
+	defer func() { _ = rows.Close() }()
+	var ids []uint64
+	for rows.Next() {
+		var id uint64
+		if err := rows.Scan(&id); err != nil {
+			return nil, fmt.Errorf("list sessions: %w", err)
+		}
+		ids = append(ids, id)
+	}
+	return ids, rows.Err()
+}

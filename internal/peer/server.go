@@ -1,0 +1,289 @@
+// Package peer owns the members' own channel: each member listens on a TCP
+// address that it publishes through the log together with a random token, and
+// every other member dials it and subscribes. The server pushes which group
+// transactions have become visible on its mysqld and a heartbeat with its state,
+// and answers named requests.
+//
+// It must never decide anything about the group: what it carries are facts about
+// one member, and losing a connection means only that they are unknown for now.
+// It is not encrypted unless given a TLS configuration.
+package peer
+
+import (
+	"context"
+	"crypto/hmac"
+	"crypto/tls"
+	"errors"
+	"fmt"
+	"net"
+	"sync"
+	"time"
+
+	"github.com/rs/zerolog"
+	"golang.org/x/sync/errgroup"
+
+	"cohort/internal/applied"
+)
+
+// Defaults for zero options.
+const (
+	// DefaultHeartbeat is the time between two heartbeats.
+	DefaultHeartbeat = time.Second
+	// DefaultTimeout is how long silence is tolerated, and how long one write
+	// may take. Several heartbeats, so that a busy machine is not a lost peer.
+	DefaultTimeout = 5 * time.Second
+	// DefaultMaxConns bounds a server's connections. A group has at most 8
+	// other members; the rest is room for old connections that still die.
+	DefaultMaxConns = 64
+	// maxRequests is how many requests one connection may have in progress;
+	// further ones wait unread.
+	maxRequests = 32
+)
+
+// Handler answers one request. It may be called concurrently; ctx ends with the
+// connection. payload is the handler's. Its error reaches the caller as a
+// *RemoteError with the same text.
+type Handler func(ctx context.Context, payload []byte) ([]byte, error)
+
+// Options tells a server what to serve. Source, Token and MemberID are required.
+type Options struct {
+	// Listener is used if given, and closed by the server; otherwise the server
+	// listens on Addr ("host:port", IPv6 in brackets, port 0: any).
+	Listener net.Listener
+	Addr     string
+	// MemberID is the server_uuid of this member.
+	MemberID string
+	// Token is the secret that subscribers must know; see NewToken.
+	Token string
+	// Source is the applied set of the local mysqld.
+	Source *applied.Tracker
+	// State returns a heartbeat's payload, at most MaxFrame/2 bytes; nil: empty.
+	// It must not block.
+	State func() []byte
+	// Handlers are the requests that are answered, by method name.
+	Handlers map[string]Handler
+	// TLS encrypts the channel when given.
+	TLS *tls.Config
+	// Heartbeat, Timeout and MaxConns default to the constants above.
+	Heartbeat, Timeout time.Duration
+	MaxConns           int
+	Logger             zerolog.Logger
+}
+
+// Server is the listening side. Lifecycle: NewServer, Run, Close.
+type Server struct {
+	o     Options
+	ln    net.Listener
+	slots chan struct{}
+}
+
+// NewServer listens, so that Addr is known before Run serves.
+func NewServer(o Options) (*Server, error) {
+	switch {
+	case o.Source == nil:
+		return nil, errors.New("peer: no applied source")
+	case len(o.Token) < 16:
+		return nil, errors.New("peer: the token is missing or too short")
+	case o.MemberID == "":
+		return nil, errors.New("peer: no member id")
+	}
+	if o.Heartbeat <= 0 {
+		o.Heartbeat = DefaultHeartbeat
+	}
+	if o.Timeout <= 0 {
+		o.Timeout = DefaultTimeout
+	}
+	if o.MaxConns <= 0 {
+		o.MaxConns = DefaultMaxConns
+	}
+	ln := o.Listener
+	if ln == nil {
+		var err error
+		if ln, err = net.Listen("tcp", o.Addr); err != nil {
+			return nil, fmt.Errorf("peer: %w", err)
+		}
+	}
+	if o.TLS != nil {
+		ln = tls.NewListener(ln, o.TLS)
+	}
+	return &Server{o: o, ln: ln, slots: make(chan struct{}, o.MaxConns)}, nil
+}
+
+// Addr is the address the server listens on.
+func (s *Server) Addr() net.Addr { return s.ln.Addr() }
+
+// Close stops listening; Run then ends. It is safe to call more than once.
+func (s *Server) Close() error {
+	if err := s.ln.Close(); err != nil && !errors.Is(err, net.ErrClosed) {
+		return fmt.Errorf("peer: %w", err)
+	}
+	return nil
+}
+
+// Run serves until ctx ends or Close is called, then ends every connection and
+// waits for their goroutines. It returns nil in both cases; any other error means
+// that the listener failed.
+func (s *Server) Run(ctx context.Context) error {
+	ctx, cancel := context.WithCancel(ctx)
+	var wg sync.WaitGroup
+	defer wg.Wait()
+	defer cancel()
+	defer context.AfterFunc(ctx, func() { s.Close() })()
+	defer s.Close()
+	for {
+		c, err := s.ln.Accept()
+		if err != nil {
+			if ctx.Err() != nil || errors.Is(err, net.ErrClosed) {
+				return nil
+			}
+			// Out of file descriptors, or a connection that died in the queue:
+			// it passes.
+			s.o.Logger.Warn().Err(err).Msg("peer channel: accept failed")
+			if !pause(ctx, 50*time.Millisecond) {
+				return nil
+			}
+			continue
+		}
+		select {
+		case s.slots <- struct{}{}:
+		default:
+			s.o.Logger.Warn().Stringer("remote", c.RemoteAddr()).Msg("peer channel: too many connections")
+			c.Close()
+			continue
+		}
+		wg.Add(1)
+		go func() {
+			defer wg.Done()
+			defer func() { <-s.slots }()
+			s.serve(ctx, c)
+		}()
+	}
+}
+
+// serve owns one connection. Whatever goes wrong ends this connection only.
+func (s *Server) serve(ctx context.Context, nc net.Conn) {
+	defer nc.Close()
+	defer closeOnDone(ctx, nc)()
+	c := newConn(nc, s.o.Timeout)
+	log := s.o.Logger.With().Stringer("remote", nc.RemoteAddr()).Logger()
+	member, err := s.handshake(c)
+	if err != nil {
+		log.Warn().Err(err).Msg("peer channel: connection refused")
+		return
+	}
+	log = log.With().Str("member", member).Logger()
+	log.Debug().Msg("peer channel: subscriber connected")
+	g, gctx := errgroup.WithContext(ctx)
+	defer closeOnDone(gctx, nc)() // the first goroutine that ends takes the others along
+	sub := s.o.Source.Subscribe()
+	defer sub.Close()
+	g.Go(func() error { return c.heartbeats(gctx, s.o.Heartbeat, s.o.State) })
+	g.Go(func() error { return push(gctx, c, sub) })
+	g.Go(func() error { return s.requests(gctx, c) })
+	err = g.Wait()
+	if ctx.Err() == nil {
+		log.Debug().Err(err).Msg("peer channel: subscriber gone")
+	}
+}
+
+// handshake returns the id of the member that connected. All of it must be over
+// within one timeout, however slowly bytes arrive.
+func (s *Server) handshake(c *conn) (string, error) {
+	deadline := time.AfterFunc(c.timeout, func() { c.Close() })
+	defer deadline.Stop()
+	mine := hello{version: Version, nonce: newNonce(), member: s.o.MemberID}
+	if err := c.writeFrame(frameGreeting, mine.append); err != nil {
+		return "", err
+	}
+	typ, p, err := c.read(maxHello)
+	if err != nil {
+		return "", err
+	}
+	if typ != frameLogin {
+		return "", fmt.Errorf("%w: type %d instead of a login", ErrFrame, typ)
+	}
+	theirs, err := parseHello(p, 32)
+	if err != nil {
+		return "", err
+	}
+	if !hmac.Equal(theirs.proof, proof(s.o.Token, "client", mine, theirs)) {
+		return "", ErrAuth
+	}
+	return theirs.member, c.writeFrame(frameWelcome, func(b []byte) []byte {
+		return append(b, proof(s.o.Token, "server", mine, theirs)...)
+	})
+}
+
+// pushSpacing is the least time between two frames of applied numbers: under
+// load a frame per number costs more than the rest of the channel, while a lone
+// number after a pause still leaves at once.
+const pushSpacing = time.Millisecond
+
+func push(ctx context.Context, c *conn, sub *applied.Subscription) error {
+	t := time.NewTimer(0)
+	defer t.Stop()
+	for {
+		select {
+		case <-t.C:
+		case <-ctx.Done():
+			return context.Cause(ctx)
+		}
+		u, err := sub.Next(ctx)
+		if err != nil {
+			return err
+		}
+		if err := c.write(func(b []byte) []byte { return appendApplied(b, u) }); err != nil {
+			return err
+		}
+		t.Reset(pushSpacing)
+	}
+}
+
+// requests reads from c until it fails, and answers. It returns after every
+// handler it started has returned.
+func (s *Server) requests(ctx context.Context, c *conn) error {
+	ctx, cancel := context.WithCancel(ctx)
+	var wg sync.WaitGroup
+	defer wg.Wait()
+	defer cancel()
+	slots := make(chan struct{}, maxRequests)
+	for {
+		typ, p, err := c.read(MaxFrame)
+		if err != nil {
+			return err
+		}
+		switch typ {
+		case frameHeartbeat:
+		case frameRequest:
+			q, err := parseRequest(p)
+			if err != nil {
+				return err
+			}
+			select {
+			case slots <- struct{}{}:
+			case <-ctx.Done():
+				return context.Cause(ctx)
+			}
+			wg.Add(1)
+			go func() {
+				defer wg.Done()
+				defer func() { <-slots }()
+				s.answer(ctx, c, q)
+			}()
+		default:
+			return fmt.Errorf("%w: type %d", ErrFrame, typ)
+		}
+	}
+}
+
+// pause waits for d; false if ctx ended first.
+func pause(ctx context.Context, d time.Duration) bool {
+	t := time.NewTimer(d)
+	defer t.Stop()
+	select {
+	case <-t.C:
+		return true
+	case <-ctx.Done():
+		return false
+	}
+}

@@ -1,0 +1,109 @@
+package proxy
+
+import (
+	"context"
+
+	"cohort/sqlparse"
+)
+
+// Backend is a mysqld that sessions run on.
+type Backend struct {
+	// Network and Addr as for net.Dial: "unix" and a path, or "tcp".
+	Network, Addr string
+	// Local: it is this member's own mysqld.
+	Local bool
+	// MemberUUID is the server_uuid of the member it belongs to.
+	MemberUUID string
+}
+
+// Group is what the proxy asks of the group; the router implements it.
+type Group interface {
+	// Primary returns the mysqld that takes writes. It may wait, up to ctx, for
+	// there to be one.
+	Primary(ctx context.Context) (Backend, error)
+	// NewXID returns an xid that nobody can guess and nobody else uses: the
+	// gtrid as plain ASCII without quotes, at most 64 bytes.
+	NewXID() string
+	// Expect registers interest in the verdict on xid. It is called before XA
+	// PREPARE is sent, so that the verdict cannot be missed.
+	Expect(xid string) Ticket
+	// ExpectDirect registers interest in the statement that committed under a
+	// local GTID ("uuid:n"). It may be called after the group has ordered it.
+	ExpectDirect(localGTID string) Ticket
+}
+
+// Ticket is a session's interest in one verdict. Exactly one of Wait, to its
+// end, or Cancel settles it.
+type Ticket interface {
+	// Wait returns after the verdict and, when that is to commit, after the
+	// transaction is visible on the primary's mysqld. An error means that the
+	// outcome is not known.
+	Wait(ctx context.Context) (Outcome, error)
+	// Cancel withdraws the interest.
+	Cancel()
+}
+
+// Outcome is a verdict.
+type Outcome struct {
+	Committed bool
+	// N is the group transaction number, GTID is "group:N".
+	N    uint64
+	GTID string
+	// Errno, SQLState and Message say why it was aborted; a zero Errno stands
+	// for error 3101.
+	Errno    uint16
+	SQLState string
+	Message  string
+}
+
+// SessionInfo tells Admin who asks.
+type SessionInfo struct {
+	// User is the account's user name, Host the client's address.
+	User, Host string
+	// Schema is the default schema.
+	Schema string
+	// ThreadID is CONNECTION_ID() on the primary's mysqld.
+	ThreadID uint32
+}
+
+// AdminStatement is a statement that concerns the group, not mysqld.
+type AdminStatement struct {
+	// Class is StartGroup, StopGroup, or Set for an assignment of a
+	// group_replication variable.
+	Class sqlparse.Class
+	// Text is the whole statement.
+	Text string
+	// Variable and Value are what a Set assigns, as they stand in the text.
+	Variable, Value string
+}
+
+// Table is a virtual table of performance_schema.
+type Table struct {
+	Columns []TableColumn
+	// Rows hold one text per column; nil is NULL.
+	Rows [][]*string
+}
+
+// TableColumn is a column of a Table.
+type TableColumn struct {
+	Name string
+	// CastType is the type to cast literals to, for instance "CHAR(36)" or
+	// "UNSIGNED"; empty is CHAR(255).
+	CastType string
+}
+
+// Admin answers what only the group knows. A *wire.ServerError is shown to the
+// client as it is, any other error as 1105. A nil Admin leaves all of it to
+// mysqld.
+type Admin interface {
+	// Exec runs START or STOP GROUP_REPLICATION, or sets a variable. done is
+	// false when mysqld should run the statement instead.
+	Exec(ctx context.Context, who SessionInfo, st AdminStatement) (done bool, err error)
+	// Table returns performance_schema.name (lower case); ok is false for a
+	// table that mysqld should answer.
+	Table(ctx context.Context, who SessionInfo, name string) (t Table, ok bool)
+	// Variable returns the value of a group_replication variable (lower case);
+	// numeric says that it is shown as a number; ok is false for a variable
+	// that mysqld should answer.
+	Variable(ctx context.Context, who SessionInfo, name string) (value string, numeric, ok bool)
+}

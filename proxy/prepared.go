@@ -1,0 +1,175 @@
+package proxy
+
+import (
+	"bytes"
+	"context"
+	"encoding/binary"
+	"strings"
+
+	"cohort/internal/wire"
+	"cohort/proxy/relay"
+	"cohort/sqlparse"
+)
+
+// maxNamed bounds the statements whose class a session remembers, for each of
+// the two protocols. The server has max_prepared_stmt_count for all sessions.
+const maxNamed = 1 << 14
+
+// preparedStatement is what is remembered of one: its class, and its text where
+// that is short or matters.
+type preparedStatement struct {
+	st      sqlparse.Statement
+	text    []byte
+	targets []sqlparse.TableName
+}
+
+func keepText(st *sqlparse.Statement, text []byte) []byte {
+	switch st.Class {
+	case sqlparse.Set, sqlparse.SetTransaction, sqlparse.Commit, sqlparse.Rollback, sqlparse.Maintenance, sqlparse.Unknown, sqlparse.Call,
+		sqlparse.CreateTemporary, sqlparse.DropTemporary, sqlparse.DDL:
+		return bytes.Clone(text[:min(len(text), 4096)])
+	}
+	return nil
+}
+
+// prepare handles COM_STMT_PREPARE.
+func (s *session) prepare(ctx context.Context) error {
+	text := s.cmd.Arg()
+	st := sqlparse.Classify(text, s.mode)
+	q := stmt{st: st, text: text, query: true}
+	s.textAt = 1
+	s.diag = nil
+	if st.Has(sqlparse.FlagForbidden|sqlparse.FlagGroupTable|sqlparse.FlagGroupVar) || st.Class == sqlparse.StartGroup || st.Class == sqlparse.StopGroup {
+		if done, err := s.special(ctx, &q, nil); done || err != nil {
+			return err
+		}
+	}
+	if err := s.send(&q); err != nil {
+		return err
+	}
+	r, err := s.response(wire.ComStmtPrepare, false)
+	if err != nil {
+		return s.lostDuring(&stmt{st: sqlparse.Statement{Class: sqlparse.Prepare}}, err)
+	}
+	if r.err != nil {
+		return s.sendErr(r.err)
+	}
+	if r.out.Kind == relay.KindOther && len(s.prepared) < maxNamed {
+		if s.prepared == nil {
+			s.prepared = make(map[uint32]preparedStatement)
+		}
+		s.prepared[r.out.StmtID] = preparedStatement{st: st, text: keepText(&st, text), targets: s.targets(&st, text)}
+	}
+	return nil
+}
+
+// execute handles COM_STMT_EXECUTE.
+func (s *session) execute(ctx context.Context) error {
+	q := stmt{execute: true}
+	if arg := s.cmd.Arg(); len(arg) >= 4 {
+		if p, ok := s.prepared[binary.LittleEndian.Uint32(arg)]; ok {
+			q.inner, q.innerText, q.targets, q.known = p.st, p.text, p.targets, true
+		}
+	}
+	q.st = sqlparse.Statement{Class: sqlparse.Execute}
+	return s.run(ctx, &q)
+}
+
+// statementName is the key of a statement prepared by PREPARE.
+func statementName(b []byte) string {
+	if len(b) >= 2 && (b[0] == '`' || b[0] == '"') {
+		b = bytes.ReplaceAll(b[1:len(b)-1], []byte{b[0], b[0]}, []byte{b[0]})
+	}
+	return strings.ToLower(string(b))
+}
+
+// noteText looks at PREPARE before it is sent: EXECUTE must know the class of
+// what it executes.
+func (s *session) noteText(q *stmt) (preparedStatement, error) {
+	arg := q.st.Arg.Of(q.text)
+	if len(arg) == 0 {
+		return preparedStatement{}, nil
+	}
+	var text []byte
+	switch arg[0] {
+	case '\'', '"':
+		text = unescape(arg, s.mode)
+	case '@':
+		rs, err := s.exec("SELECT " + string(arg))
+		if err != nil {
+			return preparedStatement{}, err
+		}
+		if rs[0].Err != nil {
+			return preparedStatement{}, nil
+		}
+		text = []byte(rs[0].Str(0, 0))
+	}
+	st := sqlparse.Classify(text, s.mode)
+	return preparedStatement{st: st, text: bytes.Clone(text[:min(len(text), 4096)]), targets: s.targets(&st, text)}, nil
+}
+
+// prepareText handles PREPARE.
+func (s *session) prepareText(ctx context.Context, q *stmt) error {
+	p, err := s.noteText(q)
+	if err != nil {
+		return s.lostDuring(q, err)
+	}
+	if p.st.Has(sqlparse.FlagForbidden) {
+		in := stmt{st: p.st, text: p.text}
+		_, err := s.special(ctx, &in, nil)
+		q.failed = true
+		return err
+	}
+	name := statementName(q.st.Name.Of(q.text))
+	if err := s.run(ctx, q); err != nil {
+		return err
+	}
+	delete(s.texts, name) // PREPARE drops one of the same name, also when it fails
+	if !q.failed && len(s.texts) < maxNamed {
+		if s.texts == nil {
+			s.texts = make(map[string]preparedStatement)
+		}
+		s.texts[name] = p
+	}
+	return nil
+}
+
+// executeText resolves EXECUTE.
+func (s *session) executeText(q *stmt) {
+	q.execute = true
+	if p, ok := s.texts[statementName(q.st.Name.Of(q.text))]; ok {
+		q.inner, q.innerText, q.targets, q.known = p.st, p.text, p.targets, true
+	}
+}
+
+func (s *session) forget(q *stmt) { delete(s.texts, statementName(q.st.Name.Of(q.text))) }
+
+// unescape returns the content of a string literal.
+func unescape(lit []byte, mode sqlparse.Mode) []byte {
+	if len(lit) < 2 {
+		return nil
+	}
+	quote, in := lit[0], lit[1:len(lit)-1]
+	out := make([]byte, 0, len(in))
+	for i := 0; i < len(in); i++ {
+		c := in[i]
+		switch {
+		case c == quote && i+1 < len(in) && in[i+1] == quote:
+			i++
+		case c == '\\' && !mode.NoBackslashEscapes && i+1 < len(in):
+			i++
+			switch c = in[i]; c {
+			case 'n':
+				c = '\n'
+			case 't':
+				c = '\t'
+			case 'r':
+				c = '\r'
+			case '0':
+				c = 0
+			}
+		}
+		out = append(out, c)
+	}
+	return out
+}

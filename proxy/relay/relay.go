@@ -1,0 +1,201 @@
+package relay
+
+import (
+	"context"
+	"crypto/rand"
+	"crypto/rsa"
+	"crypto/tls"
+	"errors"
+	"fmt"
+	"net"
+	"sync/atomic"
+	"time"
+
+	"cohort/internal/wire"
+)
+
+// Errors tell whose connection failed; the cause is wrapped beside them.
+var (
+	// ErrClient marks a failure of the client's connection.
+	ErrClient = errors.New("client connection")
+	// ErrBackend marks a failure of the backend's connection.
+	ErrBackend = errors.New("backend connection")
+	// ErrNoResponse says that Response was called with no command outstanding.
+	ErrNoResponse = errors.New("no command is outstanding")
+)
+
+func clientErr(err error) error  { return fmt.Errorf("%w: %w", ErrClient, err) }
+func backendErr(err error) error { return fmt.Errorf("%w: %w", ErrBackend, err) }
+
+// Dialer opens the transport to a backend. A *[wire.ServerError] from it is
+// shown to the client as it is.
+type Dialer func(ctx context.Context) (net.Conn, error)
+
+// Options are common to the connections of a listener.
+type Options struct {
+	// ClientTLS serves TLS on the client leg; nil offers none.
+	ClientTLS *tls.Config
+	// BackendTLS is used towards a backend that is not on a Unix socket and
+	// offers TLS; nil never uses TLS there.
+	BackendTLS *tls.Config
+	// TLSOnSocket uses BackendTLS on a Unix socket too when the client itself
+	// came over TLS, so that accounts with REQUIRE SSL can log in.
+	TLSOnSocket bool
+	// RequireTLS refuses clients without TLS that are not on a Unix socket. The
+	// server's own require_secure_transport cannot see how the client came.
+	RequireTLS bool
+	// RSAKey lets clients without TLS send their password; made if nil.
+	RSAKey *rsa.PrivateKey
+	// Compression offers zlib and zstd on the client leg.
+	Compression bool
+	// Secrets remembers passwords seen in passing; nil remembers none.
+	Secrets *Secrets
+	// DemandPassword makes a client whose password is unknown send it even
+	// where the backend was content with the fast path, so that the session
+	// can be opened again elsewhere.
+	DemandPassword bool
+	// ConnectTimeout bounds the connection phase, 0 for 10 s.
+	ConnectTimeout time.Duration
+	// IdleTimeout bounds the wait for a command, 0 for none. It may fire up to
+	// a sixteenth early.
+	IdleTimeout time.Duration
+	// MaxInline is the longest command held in memory as a whole, in bytes;
+	// longer ones are streamed. 0 for 1 MiB.
+	MaxInline int
+	// Authenticated, if not nil, runs when the backend has accepted the client
+	// and before the client is told. It may use r.Backend for statements of
+	// its own and change the closing OK. An error (a *[wire.ServerError] is
+	// shown) ends the connection.
+	Authenticated func(ctx context.Context, r *Relay, ok *wire.OK) error
+}
+
+// Acceptor makes Relays out of client connections.
+type Acceptor struct {
+	opt    Options
+	pubKey []byte // PEM
+}
+
+// New checks the options and fills in defaults. It may take a moment to make an
+// RSA key.
+func New(opt Options) (*Acceptor, error) {
+	if opt.RSAKey == nil {
+		key, err := rsa.GenerateKey(rand.Reader, 2048)
+		if err != nil {
+			return nil, fmt.Errorf("generate RSA key: %w", err)
+		}
+		opt.RSAKey = key
+	}
+	if opt.ConnectTimeout == 0 {
+		opt.ConnectTimeout = 10 * time.Second
+	}
+	if opt.MaxInline == 0 {
+		opt.MaxInline = 1 << 20
+	}
+	opt.MaxInline = min(opt.MaxInline, wire.MaxPayload-1)
+	pub, err := wire.EncodePublicKey(&opt.RSAKey.PublicKey)
+	if err != nil {
+		return nil, err
+	}
+	return &Acceptor{opt: opt, pubKey: pub}, nil
+}
+
+// Login is what it takes to open the client's session on another backend.
+type Login struct {
+	User       string
+	DB         string // as asked for at login or by COM_CHANGE_USER
+	Charset    byte
+	MaxPacket  uint32
+	Attributes []byte          // connection attributes as on the wire
+	Caps       wire.Capability // what the backend agreed on
+	TLS        bool            // the client came over TLS
+	Secret     Secret
+}
+
+// Relay is a client joined to a backend.
+type Relay struct {
+	// Client is the client's connection, ClientCaps what it agreed on.
+	Client     *wire.Conn
+	ClientCaps wire.Capability
+	// Backend is the present backend; change it with SetBackend only.
+	Backend *wire.Client
+	// Login is kept up to date through COM_CHANGE_USER.
+	Login Login
+	// Status is the server status the client was told last.
+	Status wire.Status
+
+	acc *Acceptor
+
+	cmd      Command
+	cmdLen   int // physical length of the command's first packet; -1: consumed
+	expect   []byte
+	keep     []byte // memory of the last Outcome's slices
+	enc      []byte
+	deadline time.Time
+	sc       scanner
+	out      Outcome
+	shown    Outcome // what the client sees of out
+
+	// active counts up when a response is begun and again when it is there: odd
+	// while the backend works. Read by Watch.
+	active  atomic.Uint64
+	rawBack atomic.Pointer[net.Conn]
+	// salt of the client's login, in use again for COM_CHANGE_USER.
+	salt   []byte
+	plugin string
+}
+
+// SetBackend puts another backend in the place of the present one, which the
+// caller closes. No response may be outstanding that somebody still wants.
+func (r *Relay) SetBackend(b *wire.Client) {
+	r.Backend = b
+	r.expect = r.expect[:0]
+	raw := b.Conn.RawConn()
+	r.rawBack.Store(&raw)
+}
+
+// ThreadID is the id of the session on the present backend.
+func (r *Relay) ThreadID() uint32 { return r.Backend.ThreadID() }
+
+// Close closes both connections. It may be called from any goroutine as long as
+// nobody calls SetBackend meanwhile.
+func (r *Relay) Close() error {
+	return errors.Join(r.Client.Close(), r.Backend.Close())
+}
+
+// OpenBackend opens another backend connection for the user of login, with the
+// same capabilities, so that r.SetBackend can take it.
+func (a *Acceptor) OpenBackend(ctx context.Context, dial Dialer, login *Login) (*wire.Client, error) {
+	ctx, cancel := context.WithTimeout(ctx, a.opt.ConnectTimeout)
+	defer cancel()
+	if !login.Secret.Usable() {
+		return nil, ErrNoSecret
+	}
+	nc, err := dial(ctx)
+	if err != nil {
+		return nil, backendErr(err)
+	}
+	cfg := wire.Config{
+		User: login.User, DB: login.DB, Charset: login.Charset, MaxPacket: login.MaxPacket,
+		RawAttrs: login.Attributes, ExactCaps: login.Caps, TLSPreferred: true,
+		Password: string(login.Secret.Password), PasswordSHA256: login.Secret.SHA256,
+	}
+	if a.backendTLS(nc, login.TLS) {
+		cfg.TLS = a.opt.BackendTLS
+	}
+	cl, err := wire.Login(ctx, nc, &cfg)
+	if err != nil {
+		nc.Close()
+		return nil, backendErr(err)
+	}
+	return cl, nil
+}
+
+// backendTLS reports whether to use TLS on nc if the server offers it.
+func (a *Acceptor) backendTLS(nc net.Conn, clientTLS bool) bool {
+	return a.opt.BackendTLS != nil && (!isUnix(nc) || a.opt.TLSOnSocket && clientTLS)
+}
+
+func isUnix(nc net.Conn) bool {
+	_, ok := nc.(*net.UnixConn)
+	return ok
+}

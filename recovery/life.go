@@ -1,0 +1,324 @@
+package recovery
+
+import (
+	"context"
+	"database/sql"
+	"errors"
+	"fmt"
+	"time"
+
+	"github.com/rs/zerolog"
+	"golang.org/x/sync/errgroup"
+
+	"cohort/consensus/state"
+	"cohort/internal/applied"
+	"cohort/internal/binlog/capture"
+	"cohort/internal/mysqld"
+)
+
+// life is one life of mysqld as a member: from the Join that fences what was
+// before to the end of mysqld or of this process.
+type life struct {
+	m    *Member
+	log  zerolog.Logger
+	pool *sql.DB   // administrator's connections
+	conn *sql.Conn // one of them, for what must be one session
+	id   mysqld.Identity
+
+	incarnation, epoch uint64
+	// joinedAt is the last number ordered before this life.
+	joinedAt uint64
+	// began is where the binary log stood when no earlier session was left.
+	began capture.StartAt
+}
+
+// live runs one life and returns why it ended.
+func (m *Member) live(ctx context.Context) (err error) {
+	pool, err := mysqld.Open(m.opt.Socket, m.opt.AdminUser, m.opt.AdminPassword)
+	if err != nil {
+		return err
+	}
+	defer pool.Close()
+	l := &life{m: m, log: m.log, pool: pool}
+	if l.conn, err = pool.Conn(ctx); err != nil {
+		return fmt.Errorf("connect to mysqld: %w", err)
+	}
+	defer l.conn.Close()
+	if err := l.prepare(ctx); err != nil {
+		return err
+	}
+	if err := l.fence(ctx); err != nil {
+		return err
+	}
+	if err := l.join(ctx); err != nil {
+		return err
+	}
+	// From here on the group knows of this life: an end that is this server's
+	// own fault is reported.
+	err = l.serve(ctx)
+	if ctx.Err() == nil {
+		l.report(ctx, err)
+	}
+	return err
+}
+
+// report tells the group how this life ended.
+func (l *life) report(ctx context.Context, cause error) {
+	to := state.StateOffline
+	if errors.Is(cause, ErrDiverged) || errors.Is(cause, mysqld.ErrApplier) {
+		to = state.StateError
+	}
+	ctx, cancel := context.WithTimeout(ctx, 2*time.Second)
+	defer cancel()
+	if err := l.m.opt.Node.SetState(ctx, to); err != nil {
+		l.log.Debug().Err(err).Msg("could not report the end of this life")
+	}
+}
+
+// prepare checks mysqld and gives it the account and the settings it needs.
+func (l *life) prepare(ctx context.Context) (err error) {
+	if l.id, err = mysqld.ReadIdentity(ctx, l.conn); err != nil {
+		return err
+	}
+	if l.id.ServerUUID != l.m.opt.UUID {
+		return fmt.Errorf("%w: server_uuid is %s, it was %s when this process started; restart cohort",
+			mysqld.ErrSettings, l.id.ServerUUID, l.m.opt.UUID)
+	}
+	// Before anything is fenced: two members would kill each other's sessions.
+	if other, ok := l.m.opt.Node.View().MemberByUUID(l.id.ServerUUID); ok && other.ID != l.m.opt.ReplicaID {
+		return fmt.Errorf("%w: the server with server_uuid %s belongs to member %d of the group already", mysqld.ErrSettings, l.id.ServerUUID, other.ID)
+	}
+	return mysqld.Check(ctx, l.conn)
+}
+
+// account sees to it that the member's own account exists. On a read-only
+// mysqld that takes a moment without super_read_only. An administrator's
+// session that comes in then and waits for a row which is prepared and
+// undecided would hold up super_read_only's return until its lock wait ends
+// (DESIGN §9.9), so what keeps this from its end is killed, and an account
+// that this process has made before is left as it is.
+func (l *life) account(ctx context.Context) error {
+	if l.m.hasAccount && l.canLogIn(ctx) {
+		return nil
+	}
+	var own uint64
+	if err := l.conn.QueryRowContext(ctx, "SELECT CONNECTION_ID()").Scan(&own); err != nil {
+		return fmt.Errorf("prepare the member's account: %w", err)
+	}
+	done := make(chan error, 1)
+	go func() { done <- mysqld.EnsureAccount(ctx, l.conn, AccountName, l.m.password) }()
+	for {
+		t := time.NewTimer(time.Second)
+		select {
+		case err := <-done:
+			t.Stop()
+			l.m.hasAccount = err == nil
+			return err
+		case <-t.C:
+		}
+		if err := l.killOthers(ctx, own); err != nil {
+			l.log.Warn().Err(err).Msg("could not kill the sessions that hold up the start")
+		}
+	}
+}
+
+// killOthers kills every session but the life's own, from a connection of its
+// own, also when ctx has ended: the life cannot end before that either.
+func (l *life) killOthers(ctx context.Context, own uint64) error {
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), 10*time.Second)
+	defer cancel()
+	c, err := l.pool.Conn(ctx)
+	if err != nil {
+		return err
+	}
+	defer c.Close()
+	return mysqld.KillSessions(ctx, c, own)
+}
+
+func (l *life) canLogIn(ctx context.Context) bool {
+	pool, err := mysqld.Open(l.m.opt.Socket, AccountName, l.m.password)
+	if err != nil {
+		return false
+	}
+	defer pool.Close()
+	return pool.PingContext(ctx) == nil
+}
+
+// fence makes sure that nothing of an earlier life can write any more: first
+// the sessions go, since super_read_only waits behind rows that are prepared
+// and undecided (DESIGN §9.9), then what came in between.
+func (l *life) fence(ctx context.Context) error {
+	ctx, cancel := context.WithTimeout(ctx, time.Minute)
+	defer cancel()
+	if err := mysqld.StopReplication(ctx, l.conn); err != nil {
+		return err
+	}
+	if err := mysqld.KillSessions(ctx, l.conn); err != nil {
+		return err
+	}
+	if err := l.setReadOnly(ctx); err != nil {
+		return err
+	}
+	if err := l.account(ctx); err != nil {
+		return err
+	}
+	if err := mysqld.KillSessions(ctx, l.conn); err != nil {
+		return err
+	}
+	// binlog_order_commits=ON keeps the applier's commit order (DESIGN §8).
+	if err := mysqld.SetGlobals(ctx, l.conn, map[string]string{"binlog_order_commits": "ON"}); err != nil {
+		return err
+	}
+	// What the relay log holds may have been cut by the crash; it is fetched
+	// again.
+	if err := mysqld.ResetFeedChannel(ctx, l.conn); err != nil {
+		return err
+	}
+	var err error
+	l.began, err = binlogEnd(ctx, l.conn, l.id.Number)
+	return err
+}
+
+// setReadOnly sets super_read_only, also for mysqld's next start without us.
+// Sessions that hold it up are killed until it succeeds.
+func (l *life) setReadOnly(ctx context.Context) error {
+	for {
+		try, cancel := context.WithTimeout(ctx, 2*time.Second)
+		err := mysqld.SetPersist(try, l.pool, map[string]string{"super_read_only": "ON", "skip_replica_start": "ON"})
+		late := try.Err() != nil
+		cancel()
+		if err == nil || !late || ctx.Err() != nil {
+			return err
+		}
+		if err := mysqld.KillSessions(ctx, l.conn); err != nil {
+			return err
+		}
+	}
+}
+
+// join founds the group if that is this member's task, and orders the
+// incarnation: every proposal of an earlier life is rejected after it.
+func (l *life) join(ctx context.Context) error {
+	o := &l.m.opt
+	executed, err := mysqld.GroupExecuted(ctx, l.conn, o.GroupName)
+	if err != nil {
+		return err
+	}
+	if !o.Node.View().Founded {
+		if o.Bootstrap {
+			base, err := mysqld.GTIDExecuted(ctx, l.conn)
+			if err != nil {
+				return err
+			}
+			if _, err := o.Node.Bootstrap(ctx, state.Bootstrap{Primary: o.ReplicaID, StartN: executed.Last(), Base: base}); err != nil {
+				return fmt.Errorf("found the group: %w", err)
+			}
+			l.log.Info().Str("group", o.GroupName).Msg("group founded")
+		} else if err := l.waitFounded(ctx); err != nil {
+			return err
+		}
+	}
+	// The data set that the founder brought is everyone's beginning.
+	var holdsBase bool
+	if err := l.conn.QueryRowContext(ctx, "SELECT GTID_SUBSET(?, @@GLOBAL.gtid_executed)", o.Node.View().Base).Scan(&holdsBase); err != nil {
+		return fmt.Errorf("compare gtid_executed with the group's beginning: %w", err)
+	}
+	if !holdsBase {
+		return fmt.Errorf("%w: it lacks transactions that the founding member brought (%s)", ErrDiverged, o.Node.View().Base)
+	}
+	info := o.Info
+	info.UUID, info.ServerVersion, info.MysqldVersion = l.id.ServerUUID, uint64(l.id.Number), l.id.Version
+	if l.incarnation, l.epoch, err = o.Node.Join(ctx, info); err != nil {
+		return fmt.Errorf("order this member's incarnation: %w", err)
+	}
+	v := o.Node.View()
+	l.joinedAt = v.LastN
+	l.log = l.log.With().Uint64("incarnation", l.incarnation).Logger()
+	l.log.Info().Uint64("epoch", l.epoch).Uint64("last_ordered", v.LastN).Uint64("executed", executed.Low).Msg("member joined")
+	// More than the group ordered is another history, whatever its name.
+	if executed.Last() > v.LastN {
+		return fmt.Errorf("%w: it has %s:%d, the group ordered up to %d", ErrDiverged, o.GroupName, executed.Last(), v.LastN)
+	}
+	return nil
+}
+
+func (l *life) waitFounded(ctx context.Context) error {
+	l.log.Info().Msg("waiting for the group to be founded by its bootstrap member")
+	for {
+		changed := l.m.opt.Router.Changed()
+		if l.m.opt.Node.View().Founded {
+			return nil
+		}
+		select {
+		case <-ctx.Done():
+			return context.Cause(ctx)
+		case <-changed:
+		}
+	}
+}
+
+// serve settles the past, catches up, and runs this mysqld in its role.
+func (l *life) serve(ctx context.Context) error {
+	if err := l.settlePrepared(ctx); err != nil {
+		return err
+	}
+	late, err := l.settleDirects(ctx)
+	if err != nil {
+		return err
+	}
+	defer closeAll(late)
+	executed, err := mysqld.GroupExecuted(ctx, l.conn, l.m.opt.GroupName)
+	if err != nil {
+		return err
+	}
+	l.m.opt.Router.Tracker(l.m.opt.ReplicaID).Reset(setOf(executed))
+	if err := l.catchUp(ctx); err != nil {
+		return err
+	}
+	primary := l.m.opt.Node.View().Primary == l.m.opt.ReplicaID
+	g, ctx := errgroup.WithContext(ctx)
+	if primary {
+		g.Go(func() error { return l.runPrimary(ctx, late) })
+	} else {
+		if len(late) > 0 {
+			return fmt.Errorf("%w: %s was run on a secondary", ErrDiverged, late[0].LocalGTID)
+		}
+		g.Go(func() error { return l.runSecondary(ctx) })
+	}
+	g.Go(func() error { return l.followDefinitions(ctx) })
+	return g.Wait()
+}
+
+func setOf(s mysqld.GroupSet) applied.Set {
+	set := applied.Set{Low: s.Low}
+	for _, n := range s.Extra {
+		if k := len(set.Extra); k > 0 && set.Extra[k-1].To+1 == n {
+			set.Extra[k-1].To = n
+			continue
+		}
+		set.Extra = append(set.Extra, applied.Range{From: n, To: n})
+	}
+	return set
+}
+
+// binlogEnd is where mysqld will write its next event.
+func binlogEnd(ctx context.Context, q mysqld.Querier, version int) (capture.StartAt, error) {
+	stmt := "SHOW BINARY LOG STATUS"
+	if version < 80200 {
+		stmt = "SHOW MASTER STATUS"
+	}
+	rows, err := q.QueryContext(ctx, stmt)
+	if err != nil {
+		return capture.StartAt{}, fmt.Errorf("%s: %w", stmt, err)
+	}
+	defer rows.Close()
+	var at capture.StartAt
+	var ignore sql.RawBytes
+	if !rows.Next() {
+		return at, fmt.Errorf("%s: no rows, is the binary log off? %w", stmt, rows.Err())
+	}
+	if err := rows.Scan(&at.File, &at.Pos, &ignore, &ignore, &ignore); err != nil {
+		return at, fmt.Errorf("%s: %w", stmt, err)
+	}
+	return at, nil
+}

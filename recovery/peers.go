@@ -1,0 +1,67 @@
+package recovery
+
+import (
+	"context"
+	"sync"
+
+	"cohort/internal/applied"
+	"cohort/internal/peer"
+)
+
+// followPeers keeps one subscriber for each other member of the view, so that
+// this member knows what is visible on every mysqld.
+func (m *Member) followPeers(ctx context.Context) error {
+	var wg sync.WaitGroup
+	defer wg.Wait()
+	subs := make(map[uint64]*peer.Subscriber)
+	for {
+		changed := m.opt.Router.Changed()
+		for _, member := range m.opt.Node.View().Members {
+			id := member.ID
+			if id == m.opt.ReplicaID {
+				continue
+			}
+			if s := subs[id]; s != nil {
+				s.Kick()
+				continue
+			}
+			tracker := m.opt.Router.Tracker(id)
+			s := peer.NewSubscriber(peer.SubscriberOptions{
+				Self:      m.opt.UUID,
+				Target:    func() (peer.Target, bool) { return m.peerTarget(id) },
+				OnApplied: func(u applied.Update) { follow(tracker, u) },
+				Logger:    m.log.With().Str("component", "peer").Logger(),
+			})
+			subs[id] = s
+			wg.Go(func() { _ = s.Run(ctx) }) // ends with ctx only
+		}
+		select {
+		case <-ctx.Done():
+			return nil
+		case <-changed:
+		}
+	}
+}
+
+func (m *Member) peerTarget(id uint64) (peer.Target, bool) {
+	v, ok := m.opt.Node.View().Member(id)
+	if !ok || v.Info.PeerAddress == "" {
+		return peer.Target{}, false
+	}
+	return peer.Target{MemberID: v.Info.UUID, Addr: v.Info.PeerAddress, Token: v.Info.PeerToken}, true
+}
+
+// follow puts a peer's news into the tracker kept for it.
+func follow(t *applied.Tracker, u applied.Update) {
+	if !u.Reset {
+		for _, r := range u.Ranges {
+			t.AddRange(r.From, r.To)
+		}
+		return
+	}
+	fresh := applied.New(applied.Set{})
+	for _, r := range u.Ranges {
+		fresh.AddRange(r.From, r.To)
+	}
+	t.Reset(fresh.Snapshot())
+}

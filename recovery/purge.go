@@ -1,0 +1,61 @@
+package recovery
+
+import (
+	"context"
+	"time"
+
+	"cohort/consensus/state"
+	"cohort/internal/binlog/groupbinlog"
+)
+
+// purgeInterval is how often the size of the group binlog is looked at.
+const purgeInterval = 30 * time.Second
+
+// purge keeps the group binlog within its space until ctx ends.
+func (m *Member) purge(ctx context.Context) error {
+	for m.opt.BinlogSpace > 0 {
+		if err := pause(ctx, purgeInterval); err != nil {
+			return nil
+		}
+		upto := purgeTarget(m.opt.Store.Files(), m.opt.BinlogSpace, storedByAll(m.opt.Node.View(), m.opt.Members))
+		if upto == 0 {
+			continue
+		}
+		switch n, err := m.opt.Store.Purge(upto); {
+		case err != nil:
+			m.log.Warn().Err(err).Msg("group binlog not purged")
+		case n > 0:
+			m.log.Info().Int("files", n).Uint64("upto", upto).Msg("group binlog purged")
+		}
+	}
+	return nil
+}
+
+// storedByAll is up to where every member, present or not, has the group's
+// transactions on stable storage (DESIGN §9.7): what one of them may still ask for is never purged. A
+// member that has not reported in its present life counts as having nothing.
+func storedByAll(v *state.View, members int) uint64 {
+	if len(v.Members) < members || len(v.Members) == 0 {
+		return 0
+	}
+	low := v.Members[0].Stable
+	for _, m := range v.Members {
+		low = min(low, m.Stable)
+	}
+	return low
+}
+
+// purgeTarget is up to which number whole files may go so that the rest fits
+// into space bytes; 0 for none. The last file always stays.
+func purgeTarget(files []groupbinlog.FileInfo, space int64, applied uint64) uint64 {
+	var total int64
+	for _, f := range files {
+		total += f.Size
+	}
+	var upto uint64
+	for i := 0; i < len(files)-1 && total > space && files[i].LastN <= applied; i++ {
+		total -= files[i].Size
+		upto = files[i].LastN
+	}
+	return upto
+}

@@ -1,0 +1,260 @@
+// Package router knows, on one member, which mysqld serves a session, what the
+// log decided about each session's transaction, and what is visible where.
+//
+// It follows the decisions of the ordered log and the applied sets of all
+// members, and writes no data. It never decides about the group.
+package router
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"sync"
+	"sync/atomic"
+
+	"github.com/rs/zerolog"
+
+	"cohort/consensus/state"
+	"cohort/internal/applied"
+	"cohort/internal/committer"
+)
+
+// ErrNoPrimary says that the group has no primary that takes sessions.
+var ErrNoPrimary = errors.New("router: the group has no primary that is ready for sessions")
+
+// Log is what the router reads of the ordered log.
+type Log interface {
+	View() *state.View
+	// Outcome and DirectOutcome return verdicts of the recent past.
+	Outcome(xid string) (state.Outcome, bool)
+	DirectOutcome(localGTID string) (state.Outcome, bool)
+}
+
+// Options configure a Router.
+type Options struct {
+	// Self is this member's replica id, SelfUUID its mysqld's server_uuid.
+	Self     uint64
+	SelfUUID string
+	// Socket is the local mysqld's unix socket.
+	Socket string
+	// GroupName is the UUID of the group's GTIDs.
+	GroupName string
+	Log       Log
+	Logger    zerolog.Logger
+}
+
+// Backend is a mysqld that sessions run on.
+type Backend struct {
+	Network, Addr string
+	Local         bool
+	MemberUUID    string
+}
+
+// Router is safe for concurrent use.
+type Router struct {
+	opt     Options
+	xids    *ticketTable
+	directs *ticketTable
+	counter atomic.Uint64
+	direct  atomic.Uint64 // number of the last direct statement ordered
+
+	mu       sync.Mutex
+	trackers map[uint64]*applied.Tracker
+	changed  chan struct{} // closed and replaced when the view changes
+	origin   origin
+}
+
+// origin is the present life of the local mysqld as one whose transactions are
+// decided: where the verdicts on them go.
+type origin struct {
+	incarnation uint64
+	submit      func(...committer.Job)
+}
+
+// New returns a router.
+func New(opt Options) *Router {
+	return &Router{opt: opt, xids: newTicketTable(), directs: newTicketTable(),
+		trackers: make(map[uint64]*applied.Tracker), changed: make(chan struct{})}
+}
+
+// Close ends every wait with ErrClosed.
+func (r *Router) Close() {
+	r.xids.close()
+	r.directs.close()
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	for _, t := range r.trackers {
+		t.Close(ErrClosed)
+	}
+}
+
+// Tracker returns the applied set of a member: what is visible on its mysqld,
+// as far as this member knows.
+func (r *Router) Tracker(id uint64) *applied.Tracker {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	t := r.trackers[id]
+	if t == nil {
+		t = applied.New(applied.Set{})
+		r.trackers[id] = t
+	}
+	return t
+}
+
+// SetOrigin says where verdicts on transactions of this member's incarnation
+// go; a nil submit ends that. Verdicts of other incarnations are settled by the
+// start-up sequence.
+func (r *Router) SetOrigin(incarnation uint64, submit func(...committer.Job)) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.origin = origin{incarnation, submit}
+}
+
+// Ordered takes decisions in the order of the log. It does not block.
+func (r *Router) Ordered(ds []state.Decision) {
+	r.mu.Lock()
+	o := r.origin
+	r.mu.Unlock()
+	var jobs []committer.Job
+	viewChanged := false
+	for i := range ds {
+		d := &ds[i]
+		mine := d.Origin == r.opt.Self && o.submit != nil && d.Incarnation == o.incarnation && (!d.Repeated || d.Kind == state.KindTxn && !d.Committed)
+		switch d.Kind {
+		case state.KindTxn:
+			if mine {
+				jobs = append(jobs, verdictJob(d))
+			}
+			r.xids.decide(d.XID, *d)
+		case state.KindDirect:
+			if mine && d.Committed {
+				jobs = append(jobs, committer.Job{Kind: committer.Empty, N: d.N, LocalGTID: d.LocalGTID})
+			}
+			if d.Committed {
+				r.direct.Store(d.N)
+			}
+			r.directs.decide(d.LocalGTID, *d)
+		case state.KindAbort:
+			r.xids.decide(d.XID, *d)
+		case state.KindJoin:
+			viewChanged = true
+			if v := r.opt.Log.View(); v.Primary == d.Origin {
+				r.xids.fence(d.Incarnation, *fenced(d))
+			}
+		case state.KindBootstrap, state.KindState, state.KindPrimary:
+			viewChanged = true
+		}
+	}
+	if len(jobs) > 0 {
+		o.submit(jobs...)
+	}
+	if viewChanged {
+		r.mu.Lock()
+		close(r.changed)
+		r.changed = make(chan struct{})
+		r.mu.Unlock()
+	}
+}
+
+func verdictJob(d *state.Decision) committer.Job {
+	if d.Committed {
+		return committer.Job{Kind: committer.Commit, XID: d.XID, N: d.N}
+	}
+	return committer.Job{Kind: committer.Rollback, XID: d.XID}
+}
+
+// fenced is the verdict that a Join implies for what was not proposed before.
+func fenced(join *state.Decision) *state.Decision {
+	d := *join
+	d.Committed, d.Reason, d.Errno, d.N = false, state.ReasonFenced, errTransactionRollback, 0
+	return &d
+}
+
+// LastDirect is the number of the last direct statement that was ordered since
+// this process began: only those change definitions. 0 if there was none.
+func (r *Router) LastDirect() uint64 { return r.direct.Load() }
+
+// Changed returns a channel that is closed at the next change of the view.
+func (r *Router) Changed() <-chan struct{} {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	return r.changed
+}
+
+// Primary returns the mysqld that takes writes. It waits, up to ctx, for one
+// that is ready.
+func (r *Router) Primary(ctx context.Context) (Backend, error) {
+	for {
+		changed := r.Changed()
+		v := r.opt.Log.View()
+		if m, ok := v.Member(v.Primary); ok && m.State == state.StateOnline {
+			if m.ID == r.opt.Self {
+				return Backend{Network: "unix", Addr: r.opt.Socket, Local: true, MemberUUID: m.Info.UUID}, nil
+			}
+			return Backend{Network: "tcp", Addr: m.Info.MysqldAddress, MemberUUID: m.Info.UUID}, nil
+		}
+		select {
+		case <-changed:
+		case <-ctx.Done():
+			return Backend{}, fmt.Errorf("%w: %w", ErrNoPrimary, context.Cause(ctx))
+		case <-r.xids.closed:
+			return Backend{}, ErrClosed
+		}
+	}
+}
+
+// NewXID makes an xid under the primary's present incarnation. Should the
+// primary be another life by the time it is prepared, the origin refuses it:
+// so a fence decides every xid it covers.
+func (r *Router) NewXID() string {
+	v := r.opt.Log.View()
+	m, _ := v.Member(v.Primary)
+	return NewXID(r.opt.SelfUUID, m.Incarnation, r.counter.Add(1))
+}
+
+// Expect registers interest in the verdict on xid; call it before XA PREPARE
+// is sent.
+func (r *Router) Expect(xid string) *Ticket {
+	x, err := ParseXID(xid)
+	if err != nil {
+		// Not ours, so the log never decides it: it can only be cancelled.
+		x.Incarnation = 0
+	}
+	t := r.xids.add(xid, x.Incarnation, r.settle)
+	// What was decided before the ticket was there has to be looked up. The view
+	// comes first: verdicts read after it include all that precede its fence, so
+	// an xid without one is certainly rejected.
+	v := r.opt.Log.View()
+	if o, ok := r.opt.Log.Outcome(xid); ok {
+		r.xids.decide(xid, decisionOf(o, xid, ""))
+	} else if m, ok := v.Member(v.Primary); ok && x.Incarnation != 0 && x.Incarnation < m.Incarnation {
+		r.xids.decide(xid, *fenced(&state.Decision{Kind: state.KindJoin, Origin: m.ID, Incarnation: m.Incarnation}))
+	}
+	return t
+}
+
+// ExpectDirect registers interest in a statement that committed on the primary
+// under a local GTID, whether the log has ordered it yet or not.
+func (r *Router) ExpectDirect(localGTID string) *Ticket {
+	t := r.directs.add(localGTID, 0, r.settle)
+	if o, ok := r.opt.Log.DirectOutcome(localGTID); ok {
+		r.directs.decide(localGTID, decisionOf(o, "", localGTID))
+	}
+	return t
+}
+
+func decisionOf(o state.Outcome, xid, localGTID string) state.Decision {
+	return state.Decision{XID: xid, LocalGTID: localGTID, Origin: o.Origin, Incarnation: o.Incarnation,
+		N: o.N, Committed: o.Committed, Errno: o.Errno, Reason: o.Reason}
+}
+
+// settle turns a verdict into what the session is told, once it is visible.
+func (r *Router) settle(ctx context.Context, d state.Decision) (Outcome, error) {
+	if !d.Committed {
+		return aborted(d), nil
+	}
+	if err := r.Tracker(d.Origin).Wait(ctx, d.N); err != nil {
+		return Outcome{}, fmt.Errorf("transaction %d is ordered, but not yet visible on the primary: %w", d.N, err)
+	}
+	return Outcome{Committed: true, N: d.N, GTID: committer.GTID(r.opt.GroupName, d.N)}, nil
+}

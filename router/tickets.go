@@ -1,0 +1,150 @@
+package router
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"sync"
+
+	"cohort/consensus/state"
+)
+
+// ErrClosed is the cause of a wait that ends because this member shuts down;
+// the outcome of what was waited for is unknown to the waiter.
+var ErrClosed = errors.New("router: this member is shutting down")
+
+// Outcome is what became of a transaction or of a direct statement.
+type Outcome struct {
+	// Committed says that the group ordered it and that it is visible on the
+	// primary's mysqld. Otherwise it is certainly not committed anywhere.
+	Committed bool
+	// N is its number within the group; 0 when not committed.
+	N uint64
+	// GTID is group:N.
+	GTID string
+	// Errno, SQLState and Message say why it was aborted.
+	Errno    uint16
+	SQLState string
+	Message  string
+}
+
+// Ticket is the interest of one session in one verdict.
+type Ticket struct {
+	table *ticketTable
+	key   string
+	// incarnation of the primary that the xid was made under; 0 for a direct
+	// statement, which no fence can abort.
+	incarnation uint64
+	decided     chan struct{} // closed by the table, once, after verdict is set
+	next        *Ticket       // another one for the same key, under table.mu
+	verdict     state.Decision
+	settle      func(context.Context, state.Decision) (Outcome, error)
+}
+
+// Wait returns the outcome once it is decided and, if committed, visible on
+// the primary's mysqld. An error means that the outcome is not known; it ends
+// the interest too.
+func (t *Ticket) Wait(ctx context.Context) (Outcome, error) {
+	select {
+	case <-t.decided:
+		return t.settle(ctx, t.verdict)
+	case <-ctx.Done():
+		t.Cancel()
+		return Outcome{}, fmt.Errorf("wait for the verdict of %q: %w", t.key, context.Cause(ctx))
+	case <-t.table.closed:
+		t.Cancel()
+		return Outcome{}, ErrClosed
+	}
+}
+
+// Cancel withdraws the interest; needed only when Wait is not called. It is
+// safe to call at any time.
+func (t *Ticket) Cancel() { t.table.remove(t) }
+
+// ticketTable joins verdicts of the log with those that wait for them. Several
+// may wait for one: a session and, after a crash of mysqld, the start-up
+// sequence wait for the same direct statement.
+type ticketTable struct {
+	mu     sync.Mutex
+	open   map[string]*Ticket // the first of a list linked by next
+	closed chan struct{}
+}
+
+func newTicketTable() *ticketTable {
+	return &ticketTable{open: make(map[string]*Ticket), closed: make(chan struct{})}
+}
+
+func (tt *ticketTable) add(key string, incarnation uint64, settle func(context.Context, state.Decision) (Outcome, error)) *Ticket {
+	t := &Ticket{table: tt, key: key, incarnation: incarnation, decided: make(chan struct{}), settle: settle}
+	tt.mu.Lock()
+	t.next = tt.open[key]
+	tt.open[key] = t
+	tt.mu.Unlock()
+	return t
+}
+
+// decide hands a verdict to whoever waits for it; the first one is final.
+func (tt *ticketTable) decide(key string, d state.Decision) {
+	tt.mu.Lock()
+	t := tt.open[key]
+	delete(tt.open, key)
+	tt.mu.Unlock()
+	t.tell(d)
+}
+
+// tell hands a verdict to a list that is no longer in the table: nobody else
+// changes it.
+func (t *Ticket) tell(d state.Decision) {
+	for ; t != nil; t = t.next {
+		t.verdict = d
+		close(t.decided)
+	}
+}
+
+// fence aborts every open ticket whose xid was made under an older incarnation
+// of the primary: the log rejects what such a life has not proposed by now.
+func (tt *ticketTable) fence(incarnation uint64, d state.Decision) {
+	tt.mu.Lock()
+	var hit []*Ticket
+	for key, t := range tt.open {
+		// All tickets of a key have the incarnation that the key names.
+		if t.incarnation != 0 && t.incarnation < incarnation {
+			hit = append(hit, t)
+			delete(tt.open, key)
+		}
+	}
+	tt.mu.Unlock()
+	for _, t := range hit {
+		t.tell(d)
+	}
+}
+
+func (tt *ticketTable) remove(t *Ticket) {
+	tt.mu.Lock()
+	defer tt.mu.Unlock()
+	first := tt.open[t.key]
+	switch {
+	case first == nil:
+	case first == t && t.next == nil:
+		delete(tt.open, t.key)
+	case first == t:
+		tt.open[t.key] = t.next
+	default:
+		for p := first; p.next != nil; p = p.next {
+			if p.next == t {
+				p.next = t.next
+				break
+			}
+		}
+	}
+}
+
+func (tt *ticketTable) close() {
+	tt.mu.Lock()
+	defer tt.mu.Unlock()
+	select {
+	case <-tt.closed:
+	default:
+		close(tt.closed)
+	}
+}
