@@ -129,6 +129,7 @@ func (s *session) burstFailed(ctx context.Context, q *stmt, ticket Ticket, r *re
 	if refused == nil && prepare.OK.Trackers.GTID() != "" {
 		// Logged all the same: nothing but the group may decide.
 		res := settled{}
+		ticket.Prepared()
 		s.conclude(ctx, ticket, &res)
 		if res.err == nil {
 			res.err = unknownOutcome("statement", r.err)

@@ -79,6 +79,7 @@ type ticketFunc func(context.Context) (Outcome, error)
 
 func (f ticketFunc) Wait(ctx context.Context) (Outcome, error) { return f(ctx) }
 func (ticketFunc) Cancel()                                     {}
+func (ticketFunc) Prepared()                                   {}
 
 // TestBurstLost: a session whose server went away in a burst is told what the
 // group decided, as far as that answers it.

@@ -39,6 +39,10 @@ type Ticket interface {
 	// transaction is visible on the primary's mysqld. An error means that the
 	// outcome is not known.
 	Wait(ctx context.Context) (Outcome, error)
+	// Prepared says that XA PREPARE was answered with OK: only then may the
+	// verdict be carried out. It is called before Wait, and not at all where the
+	// answer was lost.
+	Prepared()
 	// Cancel withdraws the interest.
 	Cancel()
 }

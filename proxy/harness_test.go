@@ -61,6 +61,7 @@ type soloTicket struct {
 func (g *soloGroup) Expect(xid string) Ticket         { return soloTicket{g, xid, ""} }
 func (g *soloGroup) ExpectDirect(local string) Ticket { return soloTicket{g, "", local} }
 func (soloTicket) Cancel()                            {}
+func (soloTicket) Prepared()                          {}
 
 func (k soloTicket) Wait(ctx context.Context) (Outcome, error) {
 	g := k.g

@@ -262,7 +262,8 @@ func (silentTicket) Wait(ctx context.Context) (Outcome, error) {
 	<-ctx.Done()
 	return Outcome{}, ctx.Err()
 }
-func (silentTicket) Cancel() {}
+func (silentTicket) Cancel()   {}
+func (silentTicket) Prepared() {}
 
 // TestHeldMyISAM: what commits by itself inside a wrapped statement is ordered
 // before the statement is answered.

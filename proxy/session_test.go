@@ -358,6 +358,7 @@ type noTicket struct{}
 
 func (noTicket) Wait(context.Context) (Outcome, error) { return Outcome{}, errors.New("no quorum") }
 func (noTicket) Cancel()                               {}
+func (noTicket) Prepared()                             {}
 
 func (noTicketGroup) Expect(string) Ticket       { return noTicket{} }
 func (noTicketGroup) ExpectDirect(string) Ticket { return noTicket{} }

@@ -139,6 +139,7 @@ func (s *session) commitTx(ctx context.Context, pre ...string) (settled, error) 
 // committing here what the group orders too would make the primary differ.
 func (s *session) decide(ctx context.Context, ticket Ticket, xid string, res settled) (settled, error) {
 	if res.ok.Trackers.GTID() != "" {
+		ticket.Prepared()
 		s.conclude(ctx, ticket, &res)
 		return res, nil
 	}
@@ -159,6 +160,7 @@ func (s *session) decide(ctx context.Context, ticket Ticket, xid string, res set
 		return res, nil
 	}
 	if !told {
+		ticket.Prepared()
 		s.concludeWithin(ctx, ticket, &res)
 		return res, nil
 	}

@@ -23,11 +23,16 @@ func withTable(t *testing.T, servers, voters int, opts ...string) *testGroup {
 	return g
 }
 
+type noVerdicts struct{}
+
+func (noVerdicts) Submit(...committer.Job) {}
+func (noVerdicts) Prepared(string)         {}
+
 // holdVerdicts keeps verdicts on the primary's present life from being carried
 // out, as if it died before.
 func (g *testGroup) holdVerdicts() {
 	p := g.primary()
-	p.router.SetOrigin(g.incarnation(p), func(...committer.Job) {})
+	p.router.SetOrigin(g.incarnation(p), noVerdicts{})
 }
 
 // ordered waits until the log has given numbers up to n.

@@ -37,7 +37,7 @@ func (p *primary) proposeForeign(ctx context.Context, c capture.Captured) error 
 			}
 		}
 		p.foreign[c.XID] = c
-		p.committer.Submit(committer.Job{Kind: committer.Rollback, Literal: c.XID})
+		p.gate.Submit(committer.Job{Kind: committer.Rollback, Literal: c.XID})
 	case c.Committed:
 		prepared, ok := p.foreign[c.XID]
 		if !ok {

@@ -9,7 +9,6 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
-	"sync/atomic"
 	"testing"
 	"time"
 
@@ -101,32 +100,6 @@ func (g *testGroup) servers() (ms []*testMember) {
 	return ms
 }
 
-// nodeRef is the log before there is one.
-type nodeRef struct {
-	p atomic.Pointer[consensus.Node]
-}
-
-func (r *nodeRef) View() *state.View {
-	if n := r.p.Load(); n != nil {
-		return n.View()
-	}
-	return &state.View{}
-}
-
-func (r *nodeRef) Outcome(xid string) (state.Outcome, bool) {
-	if n := r.p.Load(); n != nil {
-		return n.Verdict(xid)
-	}
-	return state.Outcome{}, false
-}
-
-func (r *nodeRef) DirectOutcome(gtid string) (state.Outcome, bool) {
-	if n := r.p.Load(); n != nil {
-		return n.DirectByLocalGTID(gtid)
-	}
-	return state.Outcome{}, false
-}
-
 // start starts a member's process, so to speak.
 func (g *testGroup) start(m *testMember) {
 	g.t.Helper()
@@ -143,7 +116,7 @@ func (g *testGroup) start(m *testMember) {
 	}
 	m.store, err = groupbinlog.Open(filepath.Join(m.dir, "binlog"), groupbinlog.Options{GroupUUID: groupName, Logger: log})
 	must(err)
-	ref := &nodeRef{}
+	ref := &router.NodeRef{}
 	opt := router.Options{Self: m.id, GroupName: groupName, Log: ref, Logger: log}
 	var id mysqld.Identity
 	if m.db != nil {
@@ -159,7 +132,7 @@ func (g *testGroup) start(m *testMember) {
 		LocalAddress: g.addrs[m.id], InitialMembers: g.addrs, Store: m.store, Observer: m.router, Logger: log.Level(zerolog.WarnLevel),
 		FollowPrimary: true, ElectionRTT: 50, HeartbeatRTT: 5})
 	must(err)
-	ref.p.Store(m.node)
+	ref.Set(m.node)
 	ctx, cancel := context.WithCancel(context.Background())
 	m.cancel, m.done = cancel, make(chan struct{})
 	m.member = nil

@@ -90,6 +90,7 @@ type Member struct {
 
 	ready      atomic.Bool // this life is ONLINE
 	compliance *Compliance
+	subs       subscribers
 	// hasAccount: this process made the account. Only lives uses it.
 	hasAccount bool
 	gaveUp     atomic.Bool // there will be no other life, see lives
@@ -105,7 +106,7 @@ func New(opt Options) (*Member, error) {
 	m := &Member{opt: opt, log: opt.Logger, password: pw, compliance: newCompliance(opt.Router.LastDirect)}
 	opt.Info.PeerToken = peer.NewToken()
 	m.peers, err = peer.NewServer(peer.Options{Addr: opt.PeerAddress, MemberID: opt.UUID, Token: opt.Info.PeerToken,
-		Source: opt.Router.Tracker(opt.ReplicaID), Logger: m.log.With().Str("component", "peer").Logger()})
+		Source: opt.Router.Tracker(opt.ReplicaID), OnNotice: opt.Router.Prepared, Logger: m.log.With().Str("component", "peer").Logger()})
 	if err != nil {
 		return nil, fmt.Errorf("recovery: %w", err)
 	}

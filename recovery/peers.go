@@ -8,12 +8,29 @@ import (
 	"cohort/internal/peer"
 )
 
+// subscribers are the channels to the other members, by replica id.
+type subscribers struct{ byID sync.Map }
+
+func (s *subscribers) get(id uint64) *peer.Subscriber {
+	if v, ok := s.byID.Load(id); ok {
+		return v.(*peer.Subscriber)
+	}
+	return nil
+}
+
+// tellPrepared is the router's teller: such words go over the members' channel.
+func (m *Member) tellPrepared(primary uint64, xid string) {
+	if s := m.subs.get(primary); s != nil {
+		s.Notify(xid)
+	}
+}
+
 // followPeers keeps one subscriber for each other member of the view, so that
 // this member knows what is visible on every mysqld.
 func (m *Member) followPeers(ctx context.Context) error {
+	m.opt.Router.SetTeller(m.tellPrepared)
 	var wg sync.WaitGroup
 	defer wg.Wait()
-	subs := make(map[uint64]*peer.Subscriber)
 	for {
 		changed := m.opt.Router.Changed()
 		for _, member := range m.opt.Node.View().Members {
@@ -21,7 +38,7 @@ func (m *Member) followPeers(ctx context.Context) error {
 			if id == m.opt.ReplicaID {
 				continue
 			}
-			if s := subs[id]; s != nil {
+			if s := m.subs.get(id); s != nil {
 				s.Kick()
 				continue
 			}
@@ -32,7 +49,7 @@ func (m *Member) followPeers(ctx context.Context) error {
 				OnApplied: func(u applied.Update) { follow(tracker, u) },
 				Logger:    m.log.With().Str("component", "peer").Logger(),
 			})
-			subs[id] = s
+			m.subs.byID.Store(id, s)
 			wg.Go(func() { _ = s.Run(ctx) }) // ends with ctx only
 		}
 		select {

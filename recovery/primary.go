@@ -27,6 +27,7 @@ const errRolledBack = 3101
 type primary struct {
 	*life
 	committer *committer.Committer
+	gate      *committer.Gate
 	progress  *progress
 	foreign   map[string]capture.Captured // see proposeForeign
 }
@@ -49,11 +50,14 @@ func (l *life) runPrimary(ctx context.Context, late []capture.Captured) error {
 	defer p.dropForeign()
 	p.committer = committer.New(committer.Options{Dial: p.dial, Conns: l.m.opt.CommitterConns, GroupName: l.m.opt.GroupName,
 		Done: p.done, Logger: l.log.With().Str("component", "committer").Logger()})
-	l.m.opt.Router.SetOrigin(l.incarnation, p.committer.Submit)
+	p.gate = committer.NewGate(committer.GateOptions{Submit: p.committer.Submit, Logger: l.log,
+		Preparing: func(ctx context.Context) ([]string, error) { return mysqld.Preparing(ctx, l.pool) }})
+	l.m.opt.Router.SetOrigin(l.incarnation, p.gate)
 	defer l.m.opt.Router.SetOrigin(0, nil)
 
 	g, ctx := errgroup.WithContext(ctx)
 	g.Go(func() error { return p.committer.Run(ctx) })
+	g.Go(func() error { return p.gate.Run(ctx) })
 	g.Go(func() error {
 		if err := p.proposeLate(ctx, late); err != nil {
 			return err

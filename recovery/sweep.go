@@ -63,7 +63,7 @@ func (p *primary) force(ctx context.Context, xids []string) error {
 	for i, o := range outcomes {
 		if !o.Committed && o.Reason == state.ReasonForced {
 			p.log.Info().Str("xid", xids[i]).Msg("rolling back a prepared transaction that its session left behind")
-			p.committer.Submit(committer.Job{Kind: committer.Rollback, XID: xids[i]})
+			p.gate.Submit(committer.Job{Kind: committer.Rollback, XID: xids[i]})
 		}
 	}
 	return nil

@@ -6,6 +6,7 @@ import (
 	"github.com/rs/zerolog"
 
 	"cohort/consensus/state"
+	"cohort/internal/committer"
 )
 
 // fakeLog is the log as a router sees it: verdicts and views appear at once
@@ -125,3 +126,12 @@ func (l *fakeLog) take(n int) []state.Decision {
 	l.queue = l.queue[n:]
 	return out
 }
+
+// verdicts are what an origin is told.
+type verdicts struct {
+	submit   func(...committer.Job)
+	prepared []string
+}
+
+func (v *verdicts) Submit(js ...committer.Job) { v.submit(js...) }
+func (v *verdicts) Prepared(xid string)        { v.prepared = append(v.prepared, xid) }

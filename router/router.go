@@ -62,13 +62,22 @@ type Router struct {
 	trackers map[uint64]*applied.Tracker
 	changed  chan struct{} // closed and replaced when the view changes
 	origin   origin
+	tell     func(primary uint64, xid string) // nil: nobody is told
 }
 
 // origin is the present life of the local mysqld as one whose transactions are
 // decided: where the verdicts on them go.
 type origin struct {
 	incarnation uint64
-	submit      func(...committer.Job)
+	verdicts    Verdicts
+}
+
+// Verdicts carries out verdicts on the local mysqld; committer.Gate is one.
+type Verdicts interface {
+	// Submit takes verdicts. It must not block.
+	Submit(...committer.Job)
+	// Prepared says that the XA PREPARE of xid was answered.
+	Prepared(xid string)
 }
 
 // New returns a router.
@@ -102,12 +111,46 @@ func (r *Router) Tracker(id uint64) *applied.Tracker {
 }
 
 // SetOrigin says where verdicts on transactions of this member's incarnation
-// go; a nil submit ends that. Verdicts of other incarnations are settled by the
-// start-up sequence.
-func (r *Router) SetOrigin(incarnation uint64, submit func(...committer.Job)) {
+// go; nil ends that. Verdicts of other incarnations are settled by the start-up
+// sequence.
+func (r *Router) SetOrigin(incarnation uint64, verdicts Verdicts) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	r.origin = origin{incarnation, submit}
+	r.origin = origin{incarnation, verdicts}
+}
+
+// SetTeller says how another member, the primary, is told that the XA PREPARE of
+// xid was answered; tell must not block, and may fail silently.
+func (r *Router) SetTeller(tell func(primary uint64, xid string)) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.tell = tell
+}
+
+// Prepared is told which XA PREPAREs on the local mysqld were answered, by
+// sessions of this member and, through SetTeller, of others.
+func (r *Router) Prepared(xid string) {
+	r.mu.Lock()
+	v := r.origin.verdicts
+	r.mu.Unlock()
+	if v != nil {
+		v.Prepared(xid)
+	}
+}
+
+// tellPrepared brings the word to the member that carries out the verdict.
+func (r *Router) tellPrepared(xid string) {
+	primary := r.opt.Log.View().Primary
+	if primary == r.opt.Self {
+		r.Prepared(xid)
+		return
+	}
+	r.mu.Lock()
+	tell := r.tell
+	r.mu.Unlock()
+	if tell != nil {
+		tell(primary, xid)
+	}
 }
 
 // Ordered takes decisions in the order of the log. It does not block.
@@ -119,7 +162,7 @@ func (r *Router) Ordered(ds []state.Decision) {
 	viewChanged := false
 	for i := range ds {
 		d := &ds[i]
-		mine := d.Origin == r.opt.Self && o.submit != nil && d.Incarnation == o.incarnation && (!d.Repeated || d.Kind == state.KindTxn && !d.Committed)
+		mine := d.Origin == r.opt.Self && o.verdicts != nil && d.Incarnation == o.incarnation && (!d.Repeated || d.Kind == state.KindTxn && !d.Committed)
 		switch d.Kind {
 		case state.KindTxn:
 			if mine {
@@ -146,7 +189,7 @@ func (r *Router) Ordered(ds []state.Decision) {
 		}
 	}
 	if len(jobs) > 0 {
-		o.submit(jobs...)
+		o.verdicts.Submit(jobs...)
 	}
 	if viewChanged {
 		r.mu.Lock()
@@ -221,6 +264,7 @@ func (r *Router) Expect(xid string) *Ticket {
 		x.Incarnation = 0
 	}
 	t := r.xids.add(xid, x.Incarnation, r.settle)
+	t.prepared = r.tellPrepared
 	// What was decided before the ticket was there has to be looked up. The view
 	// comes first: verdicts read after it include all that precede its fence, so
 	// an xid without one is certainly rejected.

@@ -3,6 +3,8 @@ package router
 import (
 	"context"
 	"errors"
+	"fmt"
+	"slices"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -308,7 +310,8 @@ func TestOriginGetsItsOwnVerdicts(t *testing.T) {
 	l.join(self, state.StateOnline)
 	r := newTestRouter(l)
 	var jobs []committer.Job
-	r.SetOrigin(1, func(js ...committer.Job) { jobs = append(jobs, js...) })
+	told := &verdicts{submit: func(js ...committer.Job) { jobs = append(jobs, js...) }}
+	r.SetOrigin(1, told)
 	txn := func(xid string, origin, inc, n uint64) state.Decision {
 		return state.Decision{Kind: state.KindTxn, Origin: origin, Incarnation: inc, XID: xid, Committed: n > 0, N: n}
 	}
@@ -327,9 +330,30 @@ func TestOriginGetsItsOwnVerdicts(t *testing.T) {
 			t.Errorf("job %d: %+v, want %+v", i, jobs[i], want[i])
 		}
 	}
+	r.Expect("cohort.01234567.1.1.x").Prepared()
+	r.Prepared("of another member's session")
 	r.SetOrigin(0, nil)
+	r.Prepared("nobody")
+	if !slices.Equal(told.prepared, []string{"cohort.01234567.1.1.x", "of another member's session"}) {
+		t.Errorf("told of %q", told.prepared)
+	}
 	r.Ordered([]state.Decision{txn("e", self, 1, 5)})
 	if len(jobs) != len(want) {
 		t.Error("a verdict went to a committer that is gone")
+	}
+}
+
+// A session of another member's client has the primary told.
+func TestPreparedIsToldToThePrimary(t *testing.T) {
+	l := newFakeLog()
+	l.view.Primary = other
+	r := newTestRouter(l)
+	ticket := r.Expect("cohort.01234567.1.1.x")
+	ticket.Prepared() // no teller yet
+	var told []string
+	r.SetTeller(func(id uint64, xid string) { told = append(told, fmt.Sprint(id, " ", xid)) })
+	ticket.Prepared()
+	if !slices.Equal(told, []string{"2 cohort.01234567.1.1.x"}) {
+		t.Errorf("told %q", told)
 	}
 }

@@ -39,6 +39,15 @@ type Ticket struct {
 	next        *Ticket       // another one for the same key, under table.mu
 	verdict     state.Decision
 	settle      func(context.Context, state.Decision) (Outcome, error)
+	prepared    func(xid string)
+}
+
+// Prepared says that XA PREPARE was answered: the verdict must not be carried out
+// before (see committer.Gate). A session that cannot say so need not.
+func (t *Ticket) Prepared() {
+	if t.prepared != nil {
+		t.prepared(t.key)
+	}
 }
 
 // Wait returns the outcome once it is decided and, if committed, visible on

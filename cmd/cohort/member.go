@@ -8,7 +8,6 @@ import (
 	"os"
 	"path/filepath"
 	"strconv"
-	"sync/atomic"
 	"time"
 
 	"github.com/rs/zerolog"
@@ -49,7 +48,7 @@ func serve(ctx context.Context, cfg *config.Config, log zerolog.Logger) (err err
 	}
 	defer func() { err = errors.Join(err, store.Close()) }()
 
-	ref := &logRef{}
+	ref := &router.NodeRef{}
 	rt := router.New(router.Options{Self: replica, SelfUUID: id.ServerUUID, Socket: cfg.MysqldSocket, GroupName: cfg.GroupName,
 		Log: ref, Logger: logging.Component(log, "router")})
 	defer rt.Close()
@@ -80,7 +79,7 @@ func serve(ctx context.Context, cfg *config.Config, log zerolog.Logger) (err err
 		return err
 	}
 	defer func() { err = errors.Join(err, node.Close()) }()
-	ref.node.Store(node)
+	ref.Set(node)
 
 	member, err := recovery.New(recovery.Options{
 		ReplicaID: replica, GroupName: cfg.GroupName, Bootstrap: cfg.BootstrapGroup,
@@ -163,34 +162,4 @@ func describe(cfg *config.Config, id mysqld.Identity) (state.MemberInfo, error) 
 	}
 	return state.MemberInfo{UUID: id.ServerUUID, Weight: cfg.MemberWeight, HTTPAddress: cfg.HTTPAddress,
 		MysqldAddress: cfg.MysqldAdvertised(id.Port), ClientAddress: cfg.Advertised(n), CohortVersion: version()}, nil
-}
-
-// logRef stands for the log until there is one: the router observes what the
-// node replays while it is made.
-type logRef struct {
-	node atomic.Pointer[consensus.Node]
-}
-
-// View implements router.Log.
-func (l *logRef) View() *state.View {
-	if n := l.node.Load(); n != nil {
-		return n.View()
-	}
-	return &state.View{}
-}
-
-// Outcome implements router.Log.
-func (l *logRef) Outcome(xid string) (state.Outcome, bool) {
-	if n := l.node.Load(); n != nil {
-		return n.Verdict(xid)
-	}
-	return state.Outcome{}, false
-}
-
-// DirectOutcome implements router.Log.
-func (l *logRef) DirectOutcome(gtid string) (state.Outcome, bool) {
-	if n := l.node.Load(); n != nil {
-		return n.DirectByLocalGTID(gtid)
-	}
-	return state.Outcome{}, false
 }

@@ -53,6 +53,25 @@ func KillSessions(ctx context.Context, q Querier, keep ...uint64) error {
 	return nil
 }
 
+// Preparing returns the text of every XA PREPARE that is being run. It asks the
+// list that mysqld itself keeps: performance_schema may have no room for a session.
+func Preparing(ctx context.Context, q Querier) ([]string, error) {
+	rows, err := q.QueryContext(ctx, "SELECT INFO FROM information_schema.PROCESSLIST WHERE INFO LIKE '%XA%PREPARE%' AND ID <> CONNECTION_ID()")
+	if err != nil {
+		return nil, fmt.Errorf("list running statements: %w", err)
+	}
+	defer func() { _ = rows.Close() }()
+	var texts []string
+	for rows.Next() {
+		var text string
+		if err := rows.Scan(&text); err != nil {
+			return nil, fmt.Errorf("list running statements: %w", err)
+		}
+		texts = append(texts, text)
+	}
+	return texts, rows.Err()
+}
+
 func sessions(ctx context.Context, q Querier) ([]uint64, error) {
 	rows, err := q.QueryContext(ctx, sessionsQuery)
 	if err != nil {

@@ -36,6 +36,7 @@ const (
 	frameHeartbeat frameType = 5 // both: state (empty from the client)
 	frameRequest   frameType = 6 // client → server: id, method, payload
 	frameResponse  frameType = 7 // server → client: id, failure flag, payload or text
+	frameNotices   frameType = 8 // client → server: texts
 )
 
 // Sentinel errors; test with errors.Is.

@@ -69,6 +69,7 @@ func FuzzFrames(f *testing.F) {
 	f.Add(appendApplied(nil, applied.Update{Reset: true, Ranges: []applied.Range{{From: 1, To: 9}, {From: 12, To: 12}}}))
 	f.Add(appendFrame(nil, frameRequest, request{7, "m", []byte("x")}.append))
 	f.Add(appendFrame(nil, frameResponse, response{7, true, []byte("x")}.append))
+	f.Add(appendFrame(nil, frameNotices, func(b []byte) []byte { return appendNotices(b, []string{"a", "", "xid"}) }))
 	h := hello{version: Version, nonce: newNonce(), member: "m", proof: make([]byte, 32)}
 	f.Add(appendFrame(nil, frameLogin, h.append))
 	h.proof = nil
@@ -93,6 +94,14 @@ func FuzzFrames(f *testing.F) {
 						if r.From == 0 || r.From > r.To {
 							t.Fatalf("bad range %+v", r)
 						}
+					}
+				}
+			case frameNotices:
+				var texts []string
+				if parseNotices(p, func(s string) { texts = append(texts, s) }) == nil {
+					var again []string
+					if err := parseNotices(appendNotices(nil, texts), func(s string) { again = append(again, s) }); err != nil || !slices.Equal(texts, again) {
+						t.Fatalf("%q became %q, %v", texts, again, err)
 					}
 				}
 			case frameRequest:

@@ -12,6 +12,7 @@ import (
 	"io"
 	"math/big"
 	"net"
+	"strconv"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -457,6 +458,28 @@ func TestNewServerRefuses(t *testing.T) {
 		if s, err := NewServer(o); err == nil {
 			s.Close()
 			t.Errorf("%+v was accepted", o)
+		}
+	}
+}
+
+func TestNoticesArriveInOrder(t *testing.T) {
+	var mu sync.Mutex
+	var got []string
+	_, target, _ := server(t, func(o *Options) {
+		o.OnNotice = func(s string) { mu.Lock(); defer mu.Unlock(); got = append(got, s) }
+	})
+	f := follow(t, target, nil)
+	eventually(t, "up", f.Up)
+	const n = 3*noticeBatch + 7
+	for i := range n {
+		f.Notify(strconv.Itoa(i))
+	}
+	f.Notify(strings.Repeat("x", maxNotice+1)) // left out
+	f.Notify("last")
+	eventually(t, "all of them", func() bool { mu.Lock(); defer mu.Unlock(); return len(got) == n+1 })
+	for i, s := range got[:n] {
+		if s != strconv.Itoa(i) {
+			t.Fatalf("notice %d is %s", i, s)
 		}
 	}
 }

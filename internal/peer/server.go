@@ -62,6 +62,9 @@ type Options struct {
 	State func() []byte
 	// Handlers are the requests that are answered, by method name.
 	Handlers map[string]Handler
+	// OnNotice is called with what subscribers Notify, in order for each; it must
+	// not block. nil: ignored.
+	OnNotice func(text string)
 	// TLS encrypts the channel when given.
 	TLS *tls.Config
 	// Heartbeat, Timeout and MaxConns default to the constants above.
@@ -254,6 +257,10 @@ func (s *Server) requests(ctx context.Context, c *conn) error {
 		}
 		switch typ {
 		case frameHeartbeat:
+		case frameNotices:
+			if err := parseNotices(p, s.notice); err != nil {
+				return err
+			}
 		case frameRequest:
 			q, err := parseRequest(p)
 			if err != nil {
@@ -273,6 +280,12 @@ func (s *Server) requests(ctx context.Context, c *conn) error {
 		default:
 			return fmt.Errorf("%w: type %d", ErrFrame, typ)
 		}
+	}
+}
+
+func (s *Server) notice(text string) {
+	if s.o.OnNotice != nil {
+		s.o.OnNotice(text)
 	}
 }
 

@@ -68,8 +68,9 @@ type Subscriber struct {
 }
 
 type link struct {
-	c     *conn
-	calls calls
+	c       *conn
+	calls   calls
+	notices notices
 }
 
 // NewSubscriber returns a subscriber that does nothing until Run.
@@ -148,7 +149,7 @@ func (s *Subscriber) follow(ctx context.Context, t Target) (up bool, err error) 
 	}
 	defer c.Close()
 	defer closeOnDone(ctx, c)()
-	l := &link{c: c}
+	l := &link{c: c, notices: notices{wake: make(chan struct{}, 1)}}
 	s.link.Store(l)
 	s.o.Logger.Info().Str("member", t.MemberID).Str("addr", t.Addr).Msg("peer channel: connected")
 	if s.o.OnUp != nil {
@@ -158,6 +159,7 @@ func (s *Subscriber) follow(ctx context.Context, t Target) (up bool, err error) 
 	release := closeOnDone(gctx, c)
 	g.Go(func() error { return c.heartbeats(gctx, s.o.Heartbeat, nil) })
 	g.Go(func() error { return s.watchTarget(gctx, t) })
+	g.Go(func() error { return l.notices.send(gctx, c) })
 	g.Go(func() error { return s.receive(l) })
 	err = g.Wait()
 	release()
