@@ -258,6 +258,7 @@ func (s *session) prepare(ctx context.Context, sqls ...string) (xid string, tk *
 		tk.Cancel()
 		return xid, nil, fmt.Errorf("XA PREPARE: %w", err)
 	}
+	tk.Prepared()
 	return xid, tk, nil
 }
 

@@ -2,6 +2,7 @@ package recovery
 
 import (
 	"context"
+	"database/sql"
 	"errors"
 	"fmt"
 	"math/rand/v2"
@@ -22,10 +23,14 @@ type pairs map[uint64]uint64
 // dependencies themselves are checked too, since an applier may be lucky.
 func (g *testGroup) backlog(load func() pairs) {
 	g.t.Helper()
-	lives := map[*testMember]uint64{}
+	lives, locks := map[*testMember]uint64{}, map[*testMember]*sql.Conn{}
 	for _, m := range g.servers()[1:] {
 		lives[m] = g.incarnation(m)
-		m.db.SQL(g.t, "STOP REPLICA SQL_THREAD FOR CHANNEL '"+mysqld.FeedChannel+"'")
+		// Not by stopping the applier, which the member would notice.
+		locks[m] = g.root(m)
+		if _, err := locks[m].ExecContext(g.t.Context(), "FLUSH TABLES WITH READ LOCK"); err != nil {
+			g.t.Fatal(err)
+		}
 	}
 	waits := load()
 	r, err := g.primary().store.NewReader(0)
@@ -43,7 +48,9 @@ func (g *testGroup) backlog(load func() pairs) {
 		}
 	}
 	for _, m := range g.servers()[1:] {
-		m.db.SQL(g.t, "START REPLICA SQL_THREAD FOR CHANNEL '"+mysqld.FeedChannel+"'")
+		if _, err := locks[m].ExecContext(g.t.Context(), "UNLOCK TABLES"); err != nil {
+			g.t.Fatal(err)
+		}
 	}
 	g.equal()
 	for m, life := range lives {
