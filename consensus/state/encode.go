@@ -9,7 +9,7 @@ import (
 	"cohort/certify"
 )
 
-const stateVersion = 2
+const stateVersion = 3
 
 // Encode appends the state to b. Members that applied the same entries get the
 // same bytes.
@@ -20,7 +20,7 @@ func (s *State) Encode(b []byte) []byte {
 	b = appendBytes(b, s.boot.GroupName)
 	b = appendBytes(b, s.boot.Base)
 	for _, v := range [...]uint64{s.boot.Lineage, s.boot.Rules, s.boot.Primary, s.boot.StartN,
-		s.rules, s.viewSeq, s.incarnation, s.primary, s.epoch, s.checksum} {
+		s.rules, s.viewSeq, s.incarnation, s.primary, s.primarySince, s.epoch, s.checksum} {
 		b = binary.AppendUvarint(b, v)
 	}
 	sums := s.recentSums()
@@ -122,7 +122,7 @@ func Decode(b []byte) (*State, error) {
 	s := &State{zd: newDecoder(), viewDirty: true}
 	s.index, s.founded, s.boot.GroupName, s.boot.Base = r.uvarint(), r.bool(), r.string(), r.string()
 	for _, p := range [...]*uint64{&s.boot.Lineage, &s.boot.Rules, &s.boot.Primary, &s.boot.StartN,
-		&s.rules, &s.viewSeq, &s.incarnation, &s.primary, &s.epoch, &s.checksum} {
+		&s.rules, &s.viewSeq, &s.incarnation, &s.primary, &s.primarySince, &s.epoch, &s.checksum} {
 		*p = r.uvarint()
 	}
 	if s.rules > RulesVersion {

@@ -246,7 +246,8 @@ func (x *Join) decode(b []byte) error {
 }
 
 // SetState changes the state of a member. It counts only while Incarnation is
-// the member's, so that a report about an earlier life does no harm.
+// the member's, so that a report about an earlier life does no harm, and does
+// not bring back an incarnation that is OFFLINE or in ERROR.
 type SetState struct {
 	Member      uint64
 	Incarnation uint64
@@ -274,8 +275,9 @@ func (x *SetState) decode(b []byte) error {
 	})
 }
 
-// Primary appoints a primary. It counts only while Epoch is the current one,
-// so that of several appointments made on the same view the first wins.
+// Primary appoints another primary, which must be ONLINE. It counts only while
+// Epoch is the current one, so that of several appointments made on the same view
+// the first wins. Without one, elect does what is needed.
 type Primary struct {
 	Member uint64
 	Epoch  uint64

@@ -20,7 +20,7 @@ func (s *State) applyBootstrap(body []byte, sink Sink) (uint64, error) {
 		return 0, fmt.Errorf("%w: rules %d", ErrUnsupported, b.Rules)
 	}
 	s.founded, s.boot, s.rules = true, b, b.Rules
-	s.primary, s.epoch = b.Primary, 1
+	s.primary, s.epoch, s.primarySince = b.Primary, 1, b.StartN
 	if b.StartN > 0 {
 		s.cert.StartAt(b.StartN)
 		if err := sink.StartAt(b.StartN); err != nil {
@@ -87,6 +87,7 @@ func (s *State) applyJoin(body []byte, sink Sink) (uint64, error) {
 	s.changeView()
 	sink.Decided(Decision{Index: s.index, Kind: KindJoin, Origin: m.ID, Incarnation: m.Incarnation,
 		State: m.State, N: s.LastN(), Epoch: s.epoch, Committed: true})
+	s.elect(sink)
 	return m.Incarnation, nil
 }
 
@@ -97,7 +98,9 @@ func (s *State) uuidTaken(uuid string, id uint64) bool {
 	})
 }
 
-// applyState changes a member's state.
+// applyState changes a member's state. OFFLINE and ERROR are final for an
+// incarnation: the group may have gone on without this member by then, so only a
+// new Join, which fences what is on its way, brings it back.
 func (s *State) applyState(body []byte, sink Sink) (uint64, error) {
 	var c SetState
 	if err := c.decode(body); err != nil {
@@ -110,10 +113,15 @@ func (s *State) applyState(body []byte, sink Sink) (uint64, error) {
 	if m == nil || m.Incarnation != c.Incarnation {
 		return 0, nil
 	}
+	if ended := m.State == StateOffline || m.State == StateError; ended && c.State != m.State &&
+		(m.State != StateOffline || c.State != StateError) {
+		return 0, nil
+	}
 	s.setState(m, c.State, sink)
 	return 1, nil
 }
 
+// setState may bring about an election.
 func (s *State) setState(m *Member, to MemberState, sink Sink) {
 	if m.State != to {
 		m.State = to
@@ -122,22 +130,21 @@ func (s *State) setState(m *Member, to MemberState, sink Sink) {
 	}
 	sink.Decided(Decision{Index: s.index, Kind: KindState, Origin: m.ID, Incarnation: m.Incarnation,
 		State: to, N: s.LastN(), Epoch: s.epoch, Committed: true})
+	s.elect(sink)
 }
 
-// applyPrimary begins a new epoch.
+// applyPrimary begins a new epoch. Who is not ONLINE is not appointed: it would be
+// replaced at once.
 func (s *State) applyPrimary(body []byte, sink Sink) (uint64, error) {
 	var p Primary
 	if err := p.decode(body); err != nil {
 		return 0, err
 	}
-	if !s.founded || p.Epoch != s.epoch || s.member(p.Member) == nil {
+	m := s.member(p.Member)
+	if !s.founded || p.Epoch != s.epoch || p.Member == s.primary || m == nil || m.State != StateOnline {
 		return 0, nil
 	}
-	s.primary = p.Member
-	s.epoch++
-	s.changeView()
-	sink.Decided(Decision{Index: s.index, Kind: KindPrimary, Origin: p.Member, N: s.LastN(),
-		Epoch: s.epoch, Committed: true})
+	s.appoint(p.Member, sink)
 	return 1, nil
 }
 

@@ -198,13 +198,15 @@ type State struct {
 	viewSeq     uint64
 	incarnation uint64 // last one given
 	primary     uint64
-	epoch       uint64
-	members     []*Member // by ID
-	cert        *certify.Certifier
-	checksum    uint64
-	sums        []uint64 // of the last numbers, the newest last
-	outcomes    recent
-	forced      forced
+	// primarySince is the last number given when it was appointed.
+	primarySince uint64
+	epoch        uint64
+	members      []*Member // by ID
+	cert         *certify.Certifier
+	checksum     uint64
+	sums         []uint64 // of the last numbers, the newest last
+	outcomes     recent
+	forced       forced
 
 	txn        Txn // scratch
 	frag       Fragment

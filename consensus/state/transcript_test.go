@@ -137,6 +137,9 @@ func (tr *transcript) step(words []string) {
 	case "view":
 		v := tr.s.View()
 		tr.printf("view %d founded=%t primary=%d epoch=%d last=%d horizon=%d", v.Seq, v.Founded, v.Primary, v.Epoch, v.LastN, v.Horizon)
+		if v.PrimarySince > 0 {
+			tr.printf("  primary since %d", v.PrimarySince)
+		}
 		if v.Base != "" {
 			tr.printf("  base %s", v.Base)
 		}
@@ -182,7 +185,7 @@ func (tr *transcript) item(kind string, a args) []byte {
 		if a.has("uuid") {
 			uuid = a["uuid"]
 		}
-		return (&Join{Member: a.num("m"), Nonce: a.num("nonce"), Info: MemberInfo{UUID: uuid}}).AppendItem(nil)
+		return (&Join{Member: a.num("m"), Nonce: a.num("nonce"), Info: MemberInfo{UUID: uuid, ServerVersion: a.num("version"), Weight: a.num("weight")}}).AppendItem(nil)
 	case "state":
 		states := map[string]MemberState{"offline": StateOffline, "recovering": StateRecovering, "online": StateOnline, "error": StateError}
 		return (&SetState{Member: a.num("m"), Incarnation: a.num("inc"), State: states[a["to"]]}).AppendItem(nil)

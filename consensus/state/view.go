@@ -17,6 +17,9 @@ type View struct {
 	// Primary is a replica id, 0 for none.
 	Primary uint64
 	Epoch   uint64
+	// PrimarySince is LastN as it was when Primary was appointed: what later
+	// numbers stand for was ordered in Epoch.
+	PrimarySince uint64
 	// Members are all that ever joined, by ID, whatever their state.
 	Members []Member
 	// LastN is the last group transaction number given, Horizon that of the
@@ -52,7 +55,7 @@ func (v *View) MemberByUUID(uuid string) (Member, bool) {
 // View returns a picture of the current state.
 func (s *State) View() *View {
 	v := &View{Founded: s.founded, GroupName: s.boot.GroupName, Lineage: s.boot.Lineage, Base: s.boot.Base,
-		Rules: s.rules, Seq: s.viewSeq, Primary: s.primary, Epoch: s.epoch,
+		Rules: s.rules, Seq: s.viewSeq, Primary: s.primary, Epoch: s.epoch, PrimarySince: s.primarySince,
 		LastN: s.LastN(), Horizon: s.Horizon(), Index: s.index, Checksum: s.checksum,
 		Members: make([]Member, len(s.members))}
 	for i, m := range s.members {
