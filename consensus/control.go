@@ -149,6 +149,22 @@ func (n *Node) SetMemberState(ctx context.Context, member, incarnation uint64, t
 	return err
 }
 
+// SetOpen reports that this member is ONLINE and, as the primary of the epoch
+// given, open for writes. It fails with ErrFenced if the epoch or this member's
+// incarnation has ended.
+func (n *Node) SetOpen(ctx context.Context, epoch uint64) error {
+	p := n.proposer.Load()
+	if p == nil {
+		return ErrNotJoined
+	}
+	s := state.SetState{Member: n.cfg.ReplicaID, Incarnation: p.incarnation, State: state.StateOnline, Epoch: epoch}
+	res, err := n.propose(ctx, state.Entry(s.AppendItem(nil)))
+	if err == nil && res == 0 {
+		return ErrFenced
+	}
+	return err
+}
+
 // AppointPrimary makes a member the primary if the epoch is still the one given,
 // and returns the epoch that is current afterwards.
 func (n *Node) AppointPrimary(ctx context.Context, member, epoch uint64) (uint64, error) {

@@ -14,6 +14,8 @@ type Backend struct {
 	Local bool
 	// MemberUUID is the server_uuid of the member it belongs to.
 	MemberUUID string
+	// Epoch is the one that it is the primary of.
+	Epoch uint64
 }
 
 // Group is what the proxy asks of the group; the router implements it.

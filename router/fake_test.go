@@ -75,6 +75,9 @@ func (l *fakeLog) join(id uint64, st state.MemberState) {
 		inc = max(inc, x.Incarnation+1)
 	}
 	m.Incarnation = inc
+	if st == state.StateOnline {
+		m.OpenEpoch = l.view.Epoch
+	}
 	kept := l.view.Members[:0]
 	for _, x := range l.view.Members {
 		if x.ID != id {
@@ -91,9 +94,21 @@ func (l *fakeLog) setState(id uint64, st state.MemberState) {
 	for i := range l.view.Members {
 		if l.view.Members[i].ID == id {
 			l.view.Members[i].State = st
+			if st == state.StateOnline && l.view.Primary == id {
+				l.view.Members[i].OpenEpoch = l.view.Epoch
+			}
 		}
 	}
 	l.queue = append(l.queue, state.Decision{Kind: state.KindState, Origin: id, State: st, Committed: true})
+}
+
+// appoint makes a member the primary of a new epoch; setState opens it.
+func (l *fakeLog) appoint(id uint64) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.view.Primary = id
+	l.view.Epoch++
+	l.queue = append(l.queue, state.Decision{Kind: state.KindPrimary, Origin: id, Epoch: l.view.Epoch, Committed: true})
 }
 
 func (l *fakeLog) incarnation(id uint64) uint64 {

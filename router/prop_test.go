@@ -21,17 +21,19 @@ type waiter struct {
 	seen bool // visible when it was told
 }
 
-// TestOutcomesAreTrue interleaves sessions, verdicts, new lives of the primary
-// and applied numbers in any order, also inside Expect, and compares what the
+// TestOutcomesAreTrue interleaves sessions, verdicts, new lives of the primary,
+// appointments and applied numbers in any order, also inside Expect, and compares what the
 // sessions were told with what the log says in the end.
 func TestOutcomesAreTrue(t *testing.T) {
 	rapid.Check(t, func(t *rapid.T) {
 		l := newFakeLog()
 		l.join(self, state.StateOnline)
+		l.join(other, state.StateOnline)
 		r := newTestRouter(l)
 		r.Ordered(l.take(9))
 		var (
 			lastN, applied uint64
+			appointed      uint64 // what xids of earlier epochs count to
 			xids, gtids    []string // made, whether or not somebody waits
 			waiters        []*waiter
 			wg             sync.WaitGroup
@@ -47,8 +49,8 @@ func TestOutcomesAreTrue(t *testing.T) {
 			if err != nil {
 				t.Fatal(err)
 			}
-			d := state.Decision{Kind: state.KindTxn, Origin: self, Incarnation: x.Incarnation, XID: xid, Errno: 3101}
-			if want && x.Incarnation == l.incarnation(self) {
+			d := state.Decision{Kind: state.KindTxn, Origin: l.view.Primary, Incarnation: x.Incarnation, XID: xid, Errno: 3101}
+			if want && x.Incarnation == l.incarnation(l.view.Primary) && x.Counter > appointed {
 				lastN++
 				d.Committed, d.N, d.Errno = true, lastN, 0
 			}
@@ -84,9 +86,15 @@ func TestOutcomesAreTrue(t *testing.T) {
 				if applied < lastN {
 					applied++
 					r.Tracker(self).Add(applied)
+					r.Tracker(other).Add(applied)
 				}
 			case 5:
 				l.join(other, state.StateOnline)
+			case 6:
+				if rapid.IntRange(0, 2).Draw(t, "switch") == 0 {
+					appointed = r.counter.Load()
+					l.appoint(self + other - l.view.Primary)
+				}
 			}
 		}
 		inside := false
@@ -109,7 +117,7 @@ func TestOutcomesAreTrue(t *testing.T) {
 				ctx, cancel := context.WithTimeout(context.Background(), 20*time.Second)
 				defer cancel()
 				w.out, w.err = tk.Wait(ctx)
-				w.seen = r.Tracker(self).Contains(w.out.N)
+				w.seen = r.Tracker(self).Contains(w.out.N) || r.Tracker(other).Contains(w.out.N)
 			})
 		}
 		defer wg.Wait()
@@ -140,8 +148,10 @@ func TestOutcomesAreTrue(t *testing.T) {
 			orderDirect(g)
 		}
 		l.join(self, state.StateOnline)
+		l.join(other, state.StateOnline)
 		r.Ordered(l.take(1 << 20))
 		r.Tracker(self).AddRange(1, max(lastN, 1))
+		r.Tracker(other).AddRange(1, max(lastN, 1))
 		for _, w := range waiters {
 			<-w.done
 			o, ok := l.outcomes[w.key]

@@ -48,6 +48,9 @@ type Backend struct {
 	Network, Addr string
 	Local         bool
 	MemberUUID    string
+	// Epoch is the one that it is the primary of. A session may stay only as
+	// long as MemberUUID and Epoch are the present primary's.
+	Epoch uint64
 }
 
 // Router is safe for concurrent use.
@@ -61,6 +64,9 @@ type Router struct {
 	mu       sync.Mutex
 	trackers map[uint64]*applied.Tracker
 	changed  chan struct{} // closed and replaced when the view changes
+	// reign ends, with endReign, when a primary is appointed.
+	reign    context.Context
+	endReign context.CancelFunc
 	origin   origin
 	tell     func(primary uint64, xid string) // nil: nobody is told
 }
@@ -82,8 +88,10 @@ type Verdicts interface {
 
 // New returns a router.
 func New(opt Options) *Router {
-	return &Router{opt: opt, xids: newTicketTable(), directs: newTicketTable(),
+	r := &Router{opt: opt, xids: newTicketTable(), directs: newTicketTable(),
 		trackers: make(map[uint64]*applied.Tracker), changed: make(chan struct{})}
+	r.reign, r.endReign = context.WithCancel(context.Background())
+	return r
 }
 
 // Close ends every wait with ErrClosed.
@@ -159,7 +167,7 @@ func (r *Router) Ordered(ds []state.Decision) {
 	o := r.origin
 	r.mu.Unlock()
 	var jobs []committer.Job
-	viewChanged := false
+	viewChanged, appointed := false, false
 	for i := range ds {
 		d := &ds[i]
 		mine := d.Origin == r.opt.Self && o.verdicts != nil && d.Incarnation == o.incarnation && (!d.Repeated || d.Kind == state.KindTxn && !d.Committed)
@@ -181,10 +189,15 @@ func (r *Router) Ordered(ds []state.Decision) {
 			r.xids.decide(d.XID, *d)
 		case state.KindJoin:
 			viewChanged = true
-			if v := r.opt.Log.View(); v.Primary == d.Origin {
-				r.xids.fence(d.Incarnation, *fenced(d))
-			}
-		case state.KindBootstrap, state.KindState, state.KindPrimary:
+			// Not by the view, which may be later than this decision: verdicts on
+			// what it does not concern may follow.
+			r.xids.fence(func(t *Ticket) bool { return t.primary == d.Origin && t.incarnation < d.Incarnation }, *fenced(d, state.ReasonFenced))
+		case state.KindPrimary:
+			viewChanged, appointed = true, true
+			// What the former primary did not get ordered by now is of an epoch
+			// that has ended.
+			r.xids.fence(func(t *Ticket) bool { return t.epoch < d.Epoch }, *fenced(d, state.ReasonEpoch))
+		case state.KindBootstrap, state.KindState:
 			viewChanged = true
 		}
 	}
@@ -195,6 +208,10 @@ func (r *Router) Ordered(ds []state.Decision) {
 		r.mu.Lock()
 		close(r.changed)
 		r.changed = make(chan struct{})
+		if appointed {
+			r.endReign()
+			r.reign, r.endReign = context.WithCancel(context.Background())
+		}
 		r.mu.Unlock()
 	}
 }
@@ -206,10 +223,11 @@ func verdictJob(d *state.Decision) committer.Job {
 	return committer.Job{Kind: committer.Rollback, XID: d.XID}
 }
 
-// fenced is the verdict that a Join implies for what was not proposed before.
-func fenced(join *state.Decision) *state.Decision {
-	d := *join
-	d.Committed, d.Reason, d.Errno, d.N = false, state.ReasonFenced, errTransactionRollback, 0
+// fenced is the verdict that a new life of the primary, or the appointment of
+// another one, implies for what was not ordered before.
+func fenced(by *state.Decision, why state.Reason) *state.Decision {
+	d := *by
+	d.Committed, d.Reason, d.Errno, d.N = false, why, errTransactionRollback, 0
 	return &d
 }
 
@@ -225,16 +243,17 @@ func (r *Router) Changed() <-chan struct{} {
 }
 
 // Primary returns the mysqld that takes writes. It waits, up to ctx, for one
-// that is ready.
+// that is ready: an appointed member has to apply what was ordered before, and
+// says in the log when it is open.
 func (r *Router) Primary(ctx context.Context) (Backend, error) {
 	for {
 		changed := r.Changed()
 		v := r.opt.Log.View()
-		if m, ok := v.Member(v.Primary); ok && m.State == state.StateOnline {
+		if m, ok := v.Member(v.Primary); ok && m.State == state.StateOnline && m.OpenEpoch == v.Epoch {
 			if m.ID == r.opt.Self {
-				return Backend{Network: "unix", Addr: r.opt.Socket, Local: true, MemberUUID: m.Info.UUID}, nil
+				return Backend{Network: "unix", Addr: r.opt.Socket, Local: true, MemberUUID: m.Info.UUID, Epoch: v.Epoch}, nil
 			}
-			return Backend{Network: "tcp", Addr: m.Info.MysqldAddress, MemberUUID: m.Info.UUID}, nil
+			return Backend{Network: "tcp", Addr: m.Info.MysqldAddress, MemberUUID: m.Info.UUID, Epoch: v.Epoch}, nil
 		}
 		select {
 		case <-changed:
@@ -247,8 +266,10 @@ func (r *Router) Primary(ctx context.Context) (Backend, error) {
 }
 
 // NewXID makes an xid under the primary's present incarnation. Should the
-// primary be another life by the time it is prepared, the origin refuses it:
-// so a fence decides every xid it covers.
+// primary be another member, or another life, by the time it is prepared, its
+// origin refuses it: so a fence decides every xid it covers. A session that gets
+// an xid looks afterwards whether it still runs on the primary: if not, nobody
+// can decide the xid before the present primary ends.
 func (r *Router) NewXID() string {
 	v := r.opt.Log.View()
 	m, _ := v.Member(v.Primary)
@@ -263,16 +284,24 @@ func (r *Router) Expect(xid string) *Ticket {
 		// Not ours, so the log never decides it: it can only be cancelled.
 		x.Incarnation = 0
 	}
-	t := r.xids.add(xid, x.Incarnation, r.settle)
-	t.prepared = r.tellPrepared
+	before := r.opt.Log.View()
+	t := r.xids.add(&Ticket{key: xid, incarnation: x.Incarnation, primary: before.Primary, epoch: before.Epoch,
+		settle: r.settle, prepared: r.tellPrepared})
 	// What was decided before the ticket was there has to be looked up. The view
 	// comes first: verdicts read after it include all that precede its fence, so
 	// an xid without one is certainly rejected.
 	v := r.opt.Log.View()
-	if o, ok := r.opt.Log.Outcome(xid); ok {
+	m, ok := v.Member(v.Primary)
+	switch o, decided := r.opt.Log.Outcome(xid); {
+	case decided:
 		r.xids.decide(xid, decisionOf(o, xid, ""))
-	} else if m, ok := v.Member(v.Primary); ok && x.Incarnation != 0 && x.Incarnation < m.Incarnation {
-		r.xids.decide(xid, *fenced(&state.Decision{Kind: state.KindJoin, Origin: m.ID, Incarnation: m.Incarnation}))
+	case x.Incarnation == 0 || !ok:
+	case v.Epoch != before.Epoch:
+		r.xids.decide(xid, *fenced(&state.Decision{Kind: state.KindPrimary, Origin: v.Primary, Epoch: v.Epoch}, state.ReasonEpoch))
+	case x.Incarnation != m.Incarnation:
+		// Made under an earlier life of the primary, or under another primary: an
+		// incarnation is given to one life of one member.
+		r.xids.decide(xid, *fenced(&state.Decision{Kind: state.KindJoin, Origin: m.ID, Incarnation: m.Incarnation}, state.ReasonFenced))
 	}
 	return t
 }
@@ -280,7 +309,7 @@ func (r *Router) Expect(xid string) *Ticket {
 // ExpectDirect registers interest in a statement that committed on the primary
 // under a local GTID, whether the log has ordered it yet or not.
 func (r *Router) ExpectDirect(localGTID string) *Ticket {
-	t := r.directs.add(localGTID, 0, r.settle)
+	t := r.directs.add(&Ticket{key: localGTID, settle: r.settle})
 	if o, ok := r.opt.Log.DirectOutcome(localGTID); ok {
 		r.directs.decide(localGTID, decisionOf(o, "", localGTID))
 	}
@@ -292,13 +321,39 @@ func decisionOf(o state.Outcome, xid, localGTID string) state.Decision {
 		N: o.N, Committed: o.Committed, Errno: o.Errno, Reason: o.Reason}
 }
 
-// settle turns a verdict into what the session is told, once it is visible.
+// settle turns a verdict into what the session is told, once it is visible on
+// the primary that there is then.
 func (r *Router) settle(ctx context.Context, d state.Decision) (Outcome, error) {
 	if !d.Committed {
 		return aborted(d), nil
 	}
-	if err := r.Tracker(d.Origin).Wait(ctx, d.N); err != nil {
+	if err := r.visible(ctx, d.N); err != nil {
 		return Outcome{}, fmt.Errorf("transaction %d is ordered, but not yet visible on the primary: %w", d.N, err)
 	}
 	return Outcome{Committed: true, N: d.N, GTID: committer.GTID(r.opt.GroupName, d.N)}, nil
 }
+
+// visible waits until n is visible on the present primary's mysqld, whoever
+// that comes to be.
+func (r *Router) visible(ctx context.Context, n uint64) error {
+	for {
+		r.mu.Lock()
+		reign := r.reign
+		r.mu.Unlock()
+		t := r.Tracker(r.opt.Log.View().Primary)
+		if t.Contains(n) {
+			return nil
+		}
+		wait, cancel := context.WithCancelCause(ctx)
+		stop := context.AfterFunc(reign, func() { cancel(errAppointed) })
+		err := t.Wait(wait, n)
+		stop()
+		cancel(nil)
+		if !errors.Is(err, errAppointed) {
+			return err
+		}
+	}
+}
+
+// errAppointed ends a wait for what a former primary has to do.
+var errAppointed = errors.New("router: another primary was appointed")

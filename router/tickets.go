@@ -35,11 +35,13 @@ type Ticket struct {
 	// incarnation of the primary that the xid was made under; 0 for a direct
 	// statement, which no fence can abort.
 	incarnation uint64
-	decided     chan struct{} // closed by the table, once, after verdict is set
-	next        *Ticket       // another one for the same key, under table.mu
-	verdict     state.Decision
-	settle      func(context.Context, state.Decision) (Outcome, error)
-	prepared    func(xid string)
+	// primary and epoch are those of the view that the ticket was made in.
+	primary, epoch uint64
+	decided        chan struct{} // closed by the table, once, after verdict is set
+	next           *Ticket       // another one for the same key, under table.mu
+	verdict        state.Decision
+	settle         func(context.Context, state.Decision) (Outcome, error)
+	prepared       func(xid string)
 }
 
 // Prepared says that XA PREPARE was answered: the verdict must not be carried out
@@ -66,6 +68,20 @@ func (t *Ticket) Wait(ctx context.Context) (Outcome, error) {
 	}
 }
 
+// Verdict returns what the log decided, whether it is visible anywhere or not.
+func (t *Ticket) Verdict(ctx context.Context) (committed bool, n uint64, err error) {
+	select {
+	case <-t.decided:
+		return t.verdict.Committed, t.verdict.N, nil
+	case <-ctx.Done():
+		t.Cancel()
+		return false, 0, fmt.Errorf("wait for the verdict of %q: %w", t.key, context.Cause(ctx))
+	case <-t.table.closed:
+		t.Cancel()
+		return false, 0, ErrClosed
+	}
+}
+
 // Cancel withdraws the interest; needed only when Wait is not called. It is
 // safe to call at any time.
 func (t *Ticket) Cancel() { t.table.remove(t) }
@@ -83,11 +99,11 @@ func newTicketTable() *ticketTable {
 	return &ticketTable{open: make(map[string]*Ticket), closed: make(chan struct{})}
 }
 
-func (tt *ticketTable) add(key string, incarnation uint64, settle func(context.Context, state.Decision) (Outcome, error)) *Ticket {
-	t := &Ticket{table: tt, key: key, incarnation: incarnation, decided: make(chan struct{}), settle: settle}
+func (tt *ticketTable) add(t *Ticket) *Ticket {
+	t.table, t.decided = tt, make(chan struct{})
 	tt.mu.Lock()
-	t.next = tt.open[key]
-	tt.open[key] = t
+	t.next = tt.open[t.key]
+	tt.open[t.key] = t
 	tt.mu.Unlock()
 	return t
 }
@@ -110,16 +126,20 @@ func (t *Ticket) tell(d state.Decision) {
 	}
 }
 
-// fence aborts every open ticket whose xid was made under an older incarnation
-// of the primary: the log rejects what such a life has not proposed by now.
-func (tt *ticketTable) fence(incarnation uint64, d state.Decision) {
+// fence aborts every open ticket on a transaction that a change of the primary
+// covers: the log rejects what it has not decided by now.
+func (tt *ticketTable) fence(covers func(*Ticket) bool, d state.Decision) {
 	tt.mu.Lock()
 	var hit []*Ticket
-	for key, t := range tt.open {
-		// All tickets of a key have the incarnation that the key names.
-		if t.incarnation != 0 && t.incarnation < incarnation {
-			hit = append(hit, t)
-			delete(tt.open, key)
+	for key, first := range tt.open {
+		// One that the fence covers says that nobody can commit the transaction;
+		// so it holds for all tickets of the key.
+		for t := first; t != nil; t = t.next {
+			if t.incarnation != 0 && covers(t) {
+				hit = append(hit, first)
+				delete(tt.open, key)
+				break
+			}
 		}
 	}
 	tt.mu.Unlock()

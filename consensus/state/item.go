@@ -252,6 +252,9 @@ type SetState struct {
 	Member      uint64
 	Incarnation uint64
 	State       MemberState
+	// Epoch, when not 0, says that the member is the primary of this epoch and
+	// open for writes. The item counts only while that is so.
+	Epoch uint64
 }
 
 // AppendItem appends the item to an entry.
@@ -259,6 +262,7 @@ func (x *SetState) AppendItem(b []byte) []byte {
 	f := appendUint(nil, 1, x.Member)
 	f = appendUint(f, 2, x.Incarnation)
 	f = appendUint(f, 3, uint64(x.State))
+	f = appendUint(f, 4, x.Epoch)
 	return appendItem(b, KindState, f)
 }
 
@@ -271,6 +275,8 @@ func (x *SetState) decode(b []byte) error {
 			x.Incarnation = num
 		case 3:
 			x.State = MemberState(min(num, 255))
+		case 4:
+			x.Epoch = num
 		}
 	})
 }

@@ -81,7 +81,7 @@ func (s *State) applyJoin(body []byte, sink Sink) (uint64, error) {
 	s.incarnation++
 	m.Incarnation, m.Nonce, m.Seq = s.incarnation, j.Nonce, 0
 	// What it had applied or stored in an earlier life it may have lost.
-	m.Applied, m.Stable, m.Low = 0, 0, 0
+	m.Applied, m.Stable, m.Low, m.OpenEpoch = 0, 0, 0, 0
 	m.State, m.Info = StateRecovering, j.Info
 	s.endForced()
 	s.changeView()
@@ -116,6 +116,15 @@ func (s *State) applyState(body []byte, sink Sink) (uint64, error) {
 	if ended := m.State == StateOffline || m.State == StateError; ended && c.State != m.State &&
 		(m.State != StateOffline || c.State != StateError) {
 		return 0, nil
+	}
+	if c.Epoch != 0 {
+		if c.State != StateOnline || c.Epoch != s.epoch || s.primary != m.ID {
+			return 0, nil
+		}
+		if m.OpenEpoch != c.Epoch {
+			m.OpenEpoch = c.Epoch
+			s.changeView()
+		}
 	}
 	s.setState(m, c.State, sink)
 	return 1, nil

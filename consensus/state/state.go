@@ -161,6 +161,10 @@ type Member struct {
 	Seq uint64
 	// Nonce is that of the Join that began the incarnation.
 	Nonce uint64
+	// OpenEpoch is the last epoch as whose primary this incarnation opened its
+	// mysqld for writes, 0 for none. The primary takes sessions only while it is
+	// the current one.
+	OpenEpoch uint64
 
 	fenced []fencedLife
 	stream *stream

@@ -134,7 +134,7 @@ func TestControlItemsRoundTrip(t *testing.T) {
 	}
 	check(&j, &Join{})
 	check(&Bootstrap{GroupName: "g", Lineage: 1, Rules: 2, Primary: 3, StartN: 4, Base: "u:1-5"}, &Bootstrap{})
-	check(&SetState{Member: 1, Incarnation: 2, State: StateError}, &SetState{})
+	check(&SetState{Member: 1, Incarnation: 2, State: StateOnline, Epoch: 3}, &SetState{})
 	check(&Primary{Member: 1, Epoch: 2}, &Primary{})
 	check(&Abort{XIDs: []string{"a", "b"}, Incarnation: 7}, &Abort{})
 	check(&Watermark{Member: 1, Incarnation: 2, Applied: 3, Stable: 4, Low: 5}, &Watermark{})
