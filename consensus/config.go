@@ -17,8 +17,9 @@ import (
 var (
 	// ErrClosed is returned after Close.
 	ErrClosed = errors.New("consensus: closed")
-	// ErrFenced is returned by a proposer whose incarnation has ended.
-	ErrFenced = errors.New("consensus: this incarnation has been replaced")
+	// ErrFenced is returned by a proposer whose incarnation has ended, and for a
+	// change of state that its incarnation can no longer make.
+	ErrFenced = errors.New("consensus: this incarnation has ended")
 	// ErrNotFounded is returned before the group was founded by a Bootstrap.
 	ErrNotFounded = errors.New("consensus: the group has not been founded")
 	// ErrNotJoined is returned for calls that need a Join first.
@@ -36,6 +37,9 @@ var (
 	ErrTooManyAborts = errors.New("consensus: too many forced aborts wait for their transactions")
 	// ErrFailed wraps what stopped the state machine.
 	ErrFailed = errors.New("consensus: the member has stopped")
+	// ErrNotAppointed is returned by AppointPrimary when the member is not ONLINE
+	// or another one was appointed or elected before.
+	ErrNotAppointed = errors.New("consensus: the member was not appointed")
 	// ErrRowsMissing means that the log no longer holds what this member lacks:
 	// it was sent a snapshot, which has no rows.
 	ErrRowsMissing = errors.New("consensus: the log was compacted beyond this member's group binlog")
@@ -72,8 +76,8 @@ type Observer interface {
 // Defaults of Config.
 const (
 	DefaultRTT                  = 10 * time.Millisecond
-	DefaultElectionRTT          = 100
-	DefaultHeartbeatRTT         = 10
+	DefaultElectionRTT          = 60
+	DefaultHeartbeatRTT         = 6
 	DefaultCompressionThreshold = 1000000
 	DefaultFragmentSize         = 256 << 10
 	DefaultWindowBytes          = 4 << 20
@@ -114,7 +118,10 @@ type Config struct {
 
 	// RTT is raft's tick. Elections are held after ElectionRTT to twice that
 	// many ticks without a leader, heartbeats sent every HeartbeatRTT. Equal on
-	// all members. Election timeouts under 500 ms lose leaders under load.
+	// all members. A failover of the primary's process waits for an election, so
+	// the default is as short as is sound: a leader's heartbeats wait for its
+	// fsyncs, which take a few hundred milliseconds on a busy disk, and election
+	// timeouts under 500 ms lose leaders under load.
 	RTT          time.Duration
 	ElectionRTT  uint64
 	HeartbeatRTT uint64

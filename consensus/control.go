@@ -139,7 +139,9 @@ func (n *Node) SetState(ctx context.Context, to state.MemberState) error {
 }
 
 // SetMemberState changes the state of any member, if incarnation is its current
-// one.
+// one and neither OFFLINE nor in ERROR (ErrFenced): these are final, a new Join
+// brings a member back. A primary that is not ONLINE any more is replaced by the
+// same entry if another member is.
 func (n *Node) SetMemberState(ctx context.Context, member, incarnation uint64, to state.MemberState) error {
 	s := state.SetState{Member: member, Incarnation: incarnation, State: to}
 	res, err := n.propose(ctx, state.Entry(s.AppendItem(nil)))
@@ -165,14 +167,22 @@ func (n *Node) SetOpen(ctx context.Context, epoch uint64) error {
 	return err
 }
 
-// AppointPrimary makes a member the primary if the epoch is still the one given,
-// and returns the epoch that is current afterwards.
+// AppointPrimary makes an ONLINE member the primary if the epoch is still the one
+// given, and returns the epoch that is current afterwards. ErrNotAppointed means
+// that another member is the primary then. Failover needs no appointment: the
+// state machine elects.
 func (n *Node) AppointPrimary(ctx context.Context, member, epoch uint64) (uint64, error) {
 	p := state.Primary{Member: member, Epoch: epoch}
-	if _, err := n.propose(ctx, state.Entry(p.AppendItem(nil))); err != nil {
+	done, err := n.propose(ctx, state.Entry(p.AppendItem(nil)))
+	if err != nil {
 		return 0, err
 	}
-	return n.View().Epoch, nil
+	v := n.View()
+	// Proposed twice it is refused the second time, though it is what is wanted.
+	if done == 0 && v.Primary != member {
+		return v.Epoch, fmt.Errorf("%w: member %d, in epoch %d", ErrNotAppointed, member, epoch)
+	}
+	return v.Epoch, nil
 }
 
 // Watermark is what a member reports of itself. All three never fall within an

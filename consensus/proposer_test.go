@@ -26,7 +26,7 @@ func TestFence(t *testing.T) {
 	c.crash(m)
 	c.open(m)
 	inc, epoch, err := m.node.Join(c.ctx(), state.MemberInfo{UUID: "uuid-1"})
-	if err != nil || inc <= old.Incarnation() || epoch != 1 {
+	if err != nil || inc <= old.Incarnation() || epoch != 2 { // another one was elected
 		t.Fatalf("incarnation %d after %d, epoch %d, %v", inc, old.Incarnation(), epoch, err)
 	}
 	var xids []string
@@ -53,6 +53,9 @@ func TestFence(t *testing.T) {
 		aborted = aborted || !first[i].Committed
 	}
 	if err := m.node.SetState(c.ctx(), state.StateOnline); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := m.node.AppointPrimary(c.ctx(), 1, epoch); err != nil {
 		t.Fatal(err)
 	}
 	submit(t, c, m, "c", 20)

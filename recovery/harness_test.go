@@ -155,7 +155,14 @@ func (g *testGroup) start(m *testMember) {
 			// A voter is a member whose mysqld nobody needs: its clients wait as
 			// anyone's do.
 			voter := &Member{opt: Options{ReplicaID: m.id, UUID: fmt.Sprint("voter-", m.id), Node: node, Router: rt}, log: log}
+			// It may lead the log, so it must notice who dies.
+			watching := make(chan struct{})
+			go func() {
+				defer close(watching)
+				_ = voter.detect(ctx)
+			}()
 			_ = voter.followPeers(ctx)
+			<-watching
 		} else {
 			if err := member.Run(ctx); err != nil && ctx.Err() == nil {
 				g.t.Errorf("member %d: Run: %v", m.id, err)

@@ -65,7 +65,7 @@ func (m *Member) peerTarget(id uint64) (peer.Target, bool) {
 	if !ok || v.Info.PeerAddress == "" {
 		return peer.Target{}, false
 	}
-	return peer.Target{MemberID: v.Info.UUID, Addr: v.Info.PeerAddress, Token: v.Info.PeerToken}, true
+	return targetOf(&v), true
 }
 
 // follow puts a peer's news into the tracker kept for it.

@@ -56,6 +56,9 @@ func (s *State) founding(p *Member) bool {
 
 // appoint makes a member the primary and begins a new epoch.
 func (s *State) appoint(id uint64, sink Sink) {
+	if old := s.member(s.primary); old != nil {
+		old.replaced = s.LastN() + 1
+	}
 	s.primary, s.primarySince = id, s.LastN()
 	s.epoch++
 	s.changeView()

@@ -174,3 +174,55 @@ func TestPrimarySinceIsEncoded(t *testing.T) {
 }
 
 var testMeta = binlog.Meta{Kind: binlog.KindTransaction}
+
+// While a former primary is away the group keeps what its late statements are
+// judged by, for MaxLate numbers.
+func TestFormerPrimaryIsAwaited(t *testing.T) {
+	for _, c := range []struct {
+		name  string
+		more  uint64 // transactions that the new primary orders
+		table uint64
+		want  Reason
+	}{
+		{"soon", 10, 8, ReasonNone},
+		{"soon, the same table", 10, 7, ReasonConflict},
+		{"as late as may be", MaxLate, 8, ReasonNone},
+		{"too late", MaxLate + 1, 8, ReasonHorizon},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			g := newTestGroup(t)
+			g.apply(&SetState{Member: 1, Incarnation: 1, State: StateOnline})
+			g.apply(&Join{Member: 2, Nonce: 2, Info: MemberInfo{UUID: "u2"}})
+			g.apply(&SetState{Member: 2, Incarnation: 2, State: StateOnline})
+			g.apply(txn(1, "a", 1, nil))
+			g.apply(&Watermark{Member: 1, Incarnation: 1, Applied: 1, Stable: 1, Low: 1})
+			g.apply(&SetState{Member: 1, Incarnation: 1, State: StateOffline})
+			for i := range c.more {
+				x := Txn{Member: 2, Incarnation: 2, Seq: i + 1, Epoch: 2, Writes: []uint64{i}, Tables: []uint64{7}, Meta: testMeta}
+				x.Snapshot.Low = g.s.LastN()
+				g.apply(&x)
+			}
+			last := c.more + 1
+			g.apply(&Watermark{Member: 2, Incarnation: 2, Applied: last, Stable: last, Low: last})
+			again, err := Decode(g.s.Clone().Encode(nil))
+			if err != nil {
+				t.Fatal(err)
+			}
+			g.s = again
+			g.apply(&Join{Member: 1, Nonce: 3, Info: MemberInfo{UUID: "u1"}})
+			x := Txn{Direct: true, Member: 1, Incarnation: 3, Seq: 1, Epoch: 1, LocalGTID: "u1:9", Tables: []uint64{c.table}, Meta: testMeta}
+			x.Snapshot.Low = 1
+			g.apply(&x)
+			if o, ok := g.s.DirectOutcome("u1:9"); !ok || o.Reason != c.want || o.Committed != (c.want == ReasonNone) {
+				t.Fatalf("%+v", o)
+			}
+			// ONLINE again it is like any other: when it fails, nobody waits.
+			g.apply(&Join{Member: 1, Nonce: 4, Info: MemberInfo{UUID: "u1"}})
+			g.apply(&SetState{Member: 1, Incarnation: 4, State: StateOnline})
+			g.apply(&SetState{Member: 1, Incarnation: 4, State: StateOffline})
+			if h := g.s.Horizon(); h != last {
+				t.Fatalf("horizon %d of %d", h, last)
+			}
+		})
+	}
+}

@@ -50,7 +50,7 @@ func (s *State) Encode(b []byte) []byte {
 
 func (m *Member) encode(b []byte) []byte {
 	for _, v := range [...]uint64{m.ID, m.Incarnation, uint64(m.State), m.Applied, m.Stable, m.Low,
-		m.Seq, m.Nonce, m.OpenEpoch} {
+		m.Seq, m.Nonce, m.OpenEpoch, m.replaced} {
 		b = binary.AppendUvarint(b, v)
 	}
 	b = appendBytes(b, m.Info.append(nil))
@@ -75,7 +75,7 @@ func (m *Member) encode(b []byte) []byte {
 func (m *Member) decode(r *reader) error {
 	m.ID, m.Incarnation, m.State = r.uvarint(), r.uvarint(), MemberState(r.uvarint())
 	m.Applied, m.Stable, m.Low, m.Seq, m.Nonce = r.uvarint(), r.uvarint(), r.uvarint(), r.uvarint(), r.uvarint()
-	m.OpenEpoch = r.uvarint()
+	m.OpenEpoch, m.replaced = r.uvarint(), r.uvarint()
 	if err := m.Info.decode(r.bytes()); err != nil {
 		return err
 	}

@@ -132,14 +132,20 @@ func (s *State) applyState(body []byte, sink Sink) (uint64, error) {
 
 // setState may bring about an election.
 func (s *State) setState(m *Member, to MemberState, sink Sink) {
-	if m.State != to {
+	changed := m.State != to
+	if changed {
 		m.State = to
 		s.changeView()
-		s.collect()
+	}
+	if to == StateOnline {
+		m.replaced = 0
 	}
 	sink.Decided(Decision{Index: s.index, Kind: KindState, Origin: m.ID, Incarnation: m.Incarnation,
 		State: to, N: s.LastN(), Epoch: s.epoch, Committed: true})
 	s.elect(sink)
+	if changed {
+		s.collect()
+	}
 }
 
 // applyPrimary begins a new epoch. Who is not ONLINE is not appointed: it would be
@@ -197,14 +203,25 @@ func (s *State) applyWatermark(body []byte, sink Sink) (uint64, error) {
 	return 1, nil
 }
 
+// MaxLate is how many numbers the group goes on before it no longer waits for
+// what a primary ran and did not get ordered before it was replaced. Part of the
+// decision rules.
+const MaxLate = 1 << 16
+
+// awaited reports whether m, which is OFFLINE, may come back with direct
+// statements that it ran as the primary: what they are judged by is kept so long.
+func (s *State) awaited(m *Member) bool {
+	return m.replaced > 0 && s.LastN()+1-m.replaced <= MaxLate
+}
+
 // collect raises the certification horizon to what every member that is not
-// gone has behind it. It is safe at any value: a proposal below the horizon
+// gone has behind it, and former primaries that are awaited. It is safe at any value: a proposal below the horizon
 // aborts, and dependencies never reach below it. So a member that stays away
 // costs memory only up to the certifier's own bound.
 func (s *State) collect() {
 	low, any := uint64(0), false
 	for _, m := range s.members {
-		if m.State == StateOffline || m.State == StateError {
+		if m.State == StateError || m.State == StateOffline && !s.awaited(m) {
 			continue
 		}
 		if v := min(m.Applied, m.Low); !any || v < low {

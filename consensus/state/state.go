@@ -168,6 +168,9 @@ type Member struct {
 
 	fenced []fencedLife
 	stream *stream
+	// replaced is LastN plus 1 when another member became the primary in its
+	// place, until it is ONLINE again; 0: it was not.
+	replaced uint64
 }
 
 // fencedLife is an earlier incarnation with its last accepted Seq: what it

@@ -60,7 +60,7 @@ func (s *State) View() *View {
 		Members: make([]Member, len(s.members))}
 	for i, m := range s.members {
 		v.Members[i] = *m
-		v.Members[i].fenced, v.Members[i].stream = nil, nil
+		v.Members[i].fenced, v.Members[i].stream, v.Members[i].replaced = nil, nil, 0
 	}
 	return v
 }

@@ -65,6 +65,8 @@ type Subscriber struct {
 	o    SubscriberOptions
 	kick chan struct{}
 	link atomic.Pointer[link] // nil while down
+
+	contact contact
 }
 
 type link struct {
@@ -143,10 +145,13 @@ var errMoved = errors.New("peer: the member has another address now")
 // follow connects once and stays until the connection ends; up tells whether it
 // got past authentication.
 func (s *Subscriber) follow(ctx context.Context, t Target) (up bool, err error) {
+	s.contact.look(t)
 	c, err := s.connect(ctx, t)
 	if err != nil {
+		s.contact.failed(err)
 		return false, err
 	}
+	s.contact.heard()
 	defer c.Close()
 	defer closeOnDone(ctx, c)()
 	l := &link{c: c, notices: notices{wake: make(chan struct{}, 1)}}
@@ -251,6 +256,7 @@ func (s *Subscriber) receive(l *link) error {
 		if err != nil {
 			return err
 		}
+		s.contact.heard()
 		switch typ {
 		case frameApplied:
 			u, err := parseApplied(p)
