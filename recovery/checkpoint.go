@@ -23,6 +23,8 @@ type checkpoint struct {
 	ServerUUID string `json:"server_uuid"`
 	File       string `json:"file"`
 	Pos        uint64 `json:"pos"`
+	// Primary: what follows was run on the primary, where clients may wait for it.
+	Primary bool `json:"primary,omitempty"`
 }
 
 const checkpointFile = "capture.json"
