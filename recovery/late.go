@@ -12,8 +12,8 @@ import (
 // settleDirects reads what this mysqld ran by itself since the checkpoint.
 // Statements that the log has ordered get their empty group transaction if a
 // crash came before it: otherwise the feed would run them a second time. The
-// others are proposed now, whatever this member is today: it was the primary when
-// it ran them, and somebody may have been shown the result.
+// others are proposed now if this member was the primary when it ran them, whatever
+// it is today: somebody may have been shown the result.
 func (l *life) settleDirects(ctx context.Context) error {
 	from, err := loadCheckpoint(l.m.opt.Dir)
 	if err != nil {
@@ -28,10 +28,14 @@ func (l *life) settleDirects(ctx context.Context) error {
 	if err := l.markScanned(ctx); err != nil {
 		return err
 	}
-	late, err := l.directsBetween(ctx, capture.StartAt{File: from.File, Pos: from.Pos}, l.scanned, !from.Primary && !l.appointed())
+	secondary := !from.Primary && !l.appointed()
+	late, err := l.directsBetween(ctx, capture.StartAt{File: from.File, Pos: from.Pos}, l.scanned, secondary)
 	defer closeAll(late)
 	if err != nil {
 		return err
+	}
+	if secondary && len(late) > 0 {
+		return fmt.Errorf("%w: %s was run on a secondary", ErrDiverged, late[0].LocalGTID)
 	}
 	for i := range late {
 		if err := l.settleLate(ctx, &late[i]); err != nil {
