@@ -115,6 +115,13 @@ func (p *progress) settled(localGTID string) {
 	delete(p.open, localGTID)
 }
 
+// quiet says that no direct statement is open.
+func (p *progress) quiet() bool {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return len(p.open) == 0
+}
+
 // place is where a later start-up has to begin to read.
 func (p *progress) place() capture.StartAt {
 	p.mu.Lock()

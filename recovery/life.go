@@ -38,6 +38,9 @@ type life struct {
 	scanned capture.StartAt
 	local   string
 
+	// lastly is what a primary still has to do when it is replaced; nil for nothing.
+	lastly atomic.Pointer[func(context.Context)]
+
 	feeding, marking bool // the feed channel runs; watermarks are reported
 }
 

@@ -5,6 +5,8 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"sync/atomic"
+	"time"
 
 	"golang.org/x/sync/errgroup"
 
@@ -28,6 +30,7 @@ type primary struct {
 	gate      *committer.Gate
 	progress  *progress
 	foreign   map[string]capture.Captured // see proposeForeign
+	reader    atomic.Pointer[capture.Capture]
 }
 
 // runPrimary opens mysqld for writes and runs capture and committer until one
@@ -69,6 +72,8 @@ func (l *life) runPrimary(ctx context.Context, whole *errgroup.Group, guests *gu
 		g.Go(func() error { return p.capture(ctx, from, executed) })
 		g.Go(func() error { return p.saveProgress(ctx) })
 		g.Go(func() error { return p.sweep(ctx) })
+		drain := p.drain
+		p.lastly.Store(&drain)
 		if err := p.open(ctx); err != nil {
 			return err
 		}
@@ -76,6 +81,28 @@ func (l *life) runPrimary(ctx context.Context, whole *errgroup.Group, guests *gu
 		return l.watchServer(ctx)
 	})
 	return g.Wait()
+}
+
+// drainLimit bounds how long a replaced primary stays to have ordered what
+// mysqld has committed.
+const drainLimit = 2 * time.Second
+
+// drain has the statements ordered that mysqld has committed by itself so far:
+// the sooner, the less there is that they can conflict with, and what this life
+// does not get ordered the next one has to propose without knowing the
+// definitions of then. Transactions abort, since their epoch is over.
+func (p *primary) drain(ctx context.Context) {
+	ctx, cancel := context.WithTimeout(ctx, drainLimit)
+	defer cancel()
+	end, err := binlogEnd(ctx, p.pool, p.id.Number)
+	for err == nil {
+		c := p.reader.Load()
+		if c == nil || !c.Position().Before(end) && p.progress.quiet() {
+			return
+		}
+		err = pause(ctx, pollPromotion)
+	}
+	p.log.Debug().Err(err).Msg("a statement may be left for the next life to propose")
 }
 
 // open lets writes in: on the writable primary, and only there, commits need
@@ -152,6 +179,7 @@ func (p *primary) capture(ctx context.Context, from capture.StartAt, executed my
 	if err != nil {
 		return err
 	}
+	p.reader.Store(c)
 	return c.Run(ctx, from, func(c capture.Captured) error { return p.propose(ctx, c) })
 }
 

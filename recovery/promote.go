@@ -37,6 +37,9 @@ func (l *life) watch(ctx context.Context) error {
 		m, _ := l.m.opt.Node.View().Member(l.m.opt.ReplicaID)
 		switch {
 		case l.replaced():
+			if f := l.lastly.Load(); f != nil {
+				(*f)(ctx)
+			}
 			return errReplaced
 		case m.Incarnation != l.incarnation || m.State == state.StateOffline:
 			return errExpelled

@@ -162,7 +162,9 @@ func TestLateDirectOfFormerPrimary(t *testing.T) {
 	}
 	tk := via.router.ExpectDirect(ok.Trackers.GTID())
 	g.appoint(via, to)
-	g.write(via, "INSERT INTO d.t VALUES (2,0)")
+	// In another table: rows that are read long afterwards count as all of theirs.
+	g.ddl("CREATE TABLE d.u (id INT PRIMARY KEY)")
+	g.write(via, "INSERT INTO d.u VALUES (1)")
 	life := g.incarnation(to)
 	g.start(old)
 	if o := g.outcome(tk); !o.Committed {
@@ -174,7 +176,7 @@ func TestLateDirectOfFormerPrimary(t *testing.T) {
 	g.online(old)
 	g.write(via, "INSERT INTO d.t VALUES (3,0)")
 	g.equal()
-	g.rows("0,1,2,3")
+	g.rows("0,1,3")
 	if now := g.incarnation(to); now != life {
 		t.Errorf("it cost the new primary its life: %v", to.member.LastError())
 	}
