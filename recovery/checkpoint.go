@@ -23,6 +23,8 @@ type checkpoint struct {
 	ServerUUID string `json:"server_uuid"`
 	File       string `json:"file"`
 	Pos        uint64 `json:"pos"`
+	// Primary: what follows was run on the primary, where clients may wait for it.
+	Primary bool `json:"primary,omitempty"`
 }
 
 const checkpointFile = "capture.json"
@@ -111,6 +113,13 @@ func (p *progress) settled(localGTID string) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	delete(p.open, localGTID)
+}
+
+// quiet says that no direct statement is open.
+func (p *progress) quiet() bool {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return len(p.open) == 0
 }
 
 // place is where a later start-up has to begin to read.

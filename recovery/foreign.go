@@ -54,7 +54,7 @@ func (p *primary) proposeForeign(ctx context.Context, c capture.Captured) error 
 		}
 	}
 	p.progress.captured(&c)
-	return p.m.opt.Node.Submit(ctx, &consensus.Proposal{Direct: true, Epoch: p.epoch, LocalGTID: c.LocalGTID, Refuse: errRequirement})
+	return p.m.opt.Node.Submit(ctx, &consensus.Proposal{Direct: true, Epoch: p.epoch.Load(), LocalGTID: c.LocalGTID, Refuse: errRequirement})
 }
 
 // dropForeign frees what is remembered; a later life finds the branches in XA

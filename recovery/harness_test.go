@@ -39,6 +39,7 @@ type testMember struct {
 	node   *consensus.Node
 	router *router.Router
 	member *Member
+	uuid   string // server_uuid
 	cancel context.CancelFunc
 	done   chan struct{}
 }
@@ -51,6 +52,8 @@ type testGroup struct {
 	// primary, then those that only vote.
 	all []*testMember
 	log zerolog.Logger
+	// follow has sessions go to whoever is the primary.
+	follow bool
 }
 
 // newGroup starts a group with servers mysqlds and voters more votes and waits
@@ -89,7 +92,28 @@ func newGroup(t testing.TB, servers, voters int, opts ...string) *testGroup {
 	return g
 }
 
-func (g *testGroup) primary() *testMember { return g.all[0] }
+// primary is the first member, and with follow the one that the group appointed.
+func (g *testGroup) primary() *testMember {
+	p, epoch := g.all[0], uint64(0)
+	for _, m := range g.all {
+		if !g.follow || m.node == nil {
+			continue
+		}
+		if v := m.node.View(); v.Epoch > epoch {
+			p, epoch = g.all[v.Primary-1], v.Epoch
+		}
+	}
+	return p
+}
+
+func (g *testGroup) byUUID(uuid string) *testMember {
+	for _, m := range g.all {
+		if m.uuid == uuid {
+			return m
+		}
+	}
+	return nil
+}
 
 func (g *testGroup) servers() (ms []*testMember) {
 	for _, m := range g.all {
@@ -125,7 +149,7 @@ func (g *testGroup) start(m *testMember) {
 		id, err = mysqld.ReadIdentity(g.t.Context(), pool)
 		pool.Close()
 		must(err)
-		opt.SelfUUID, opt.Socket = id.ServerUUID, m.db.Socket
+		opt.SelfUUID, opt.Socket, m.uuid = id.ServerUUID, m.db.Socket, id.ServerUUID
 	}
 	m.router = router.New(opt)
 	m.node, err = consensus.New(consensus.Config{Dir: filepath.Join(m.dir, "log"), GroupName: groupName, ReplicaID: m.id,
@@ -230,7 +254,15 @@ type session struct {
 func (g *testGroup) dial(via *testMember) (*session, error) {
 	ctx, cancel := context.WithTimeout(context.Background(), deadline)
 	defer cancel()
-	c, err := wire.Dial(ctx, wire.Config{Network: "unix", Addr: g.primary().socket, User: "root"})
+	socket := g.all[0].socket
+	if g.follow {
+		b, err := via.router.Primary(ctx)
+		if err != nil {
+			return nil, err
+		}
+		socket = g.byUUID(b.MemberUUID).socket
+	}
+	c, err := wire.Dial(ctx, wire.Config{Network: "unix", Addr: socket, User: "root"})
 	if err != nil {
 		return nil, err
 	}

@@ -5,6 +5,7 @@ import (
 	"database/sql"
 	"errors"
 	"fmt"
+	"sync/atomic"
 	"time"
 
 	"github.com/rs/zerolog"
@@ -25,11 +26,22 @@ type life struct {
 	conn *sql.Conn // one of them, for what must be one session
 	id   mysqld.Identity
 
-	incarnation, epoch uint64
+	incarnation uint64
+	// epoch is the one that this life is, or is becoming, the primary of; 0 for a
+	// secondary. A life is primary once at most.
+	epoch atomic.Uint64
 	// joinedAt is the last number ordered before this life.
 	joinedAt uint64
-	// began is where the binary log stood when no earlier session was left.
-	began capture.StartAt
+	// scanned is where the binary log stood when it was last read for statements
+	// that the group did not order, local what mysqld had executed then, or a
+	// little before, beside the group's transactions.
+	scanned capture.StartAt
+	local   string
+
+	// lastly is what a primary still has to do when it is replaced; nil for nothing.
+	lastly atomic.Pointer[func(context.Context)]
+
+	feeding, marking bool // the feed channel runs; watermarks are reported
 }
 
 // live runs one life and returns why it ended.
@@ -56,14 +68,21 @@ func (m *Member) live(ctx context.Context) (err error) {
 	// From here on the group knows of this life: an end that is this server's
 	// own fault is reported.
 	err = l.serve(ctx)
-	if ctx.Err() == nil {
-		l.report(ctx, err)
+	if ctx.Err() != nil {
+		return err
 	}
+	if l.replaced() && !errors.Is(err, errReplaced) && !errors.Is(err, ErrDiverged) {
+		err = fmt.Errorf("%w; %w", errReplaced, err)
+	}
+	l.report(ctx, err)
 	return err
 }
 
 // report tells the group how this life ended.
 func (l *life) report(ctx context.Context, cause error) {
+	if errors.Is(cause, errReplaced) || errors.Is(cause, errExpelled) {
+		return // the next life follows at once
+	}
 	to := state.StateOffline
 	if errors.Is(cause, ErrDiverged) || errors.Is(cause, mysqld.ErrApplier) {
 		to = state.StateError
@@ -174,8 +193,17 @@ func (l *life) fence(ctx context.Context) error {
 	if err := mysqld.ResetFeedChannel(ctx, l.conn); err != nil {
 		return err
 	}
-	var err error
-	l.began, err = binlogEnd(ctx, l.conn, l.id.Number)
+	return l.markScanned(ctx)
+}
+
+// markScanned notes where the binary log ends.
+func (l *life) markScanned(ctx context.Context) (err error) {
+	// In this order: what comes in between makes a later comparison fail, which
+	// costs reading the binary log, and is never missed.
+	if l.local, err = mysqld.LocalExecuted(ctx, l.conn, l.m.opt.GroupName); err != nil {
+		return err
+	}
+	l.scanned, err = binlogEnd(ctx, l.conn, l.id.Number)
 	return err
 }
 
@@ -228,13 +256,14 @@ func (l *life) join(ctx context.Context) error {
 	}
 	info := o.Info
 	info.UUID, info.ServerVersion, info.MysqldVersion = l.id.ServerUUID, uint64(l.id.Number), l.id.Version
-	if l.incarnation, l.epoch, err = o.Node.Join(ctx, info); err != nil {
+	var epoch uint64
+	if l.incarnation, epoch, err = o.Node.Join(ctx, info); err != nil {
 		return fmt.Errorf("order this member's incarnation: %w", err)
 	}
 	v := o.Node.View()
 	l.joinedAt = v.LastN
 	l.log = l.log.With().Uint64("incarnation", l.incarnation).Logger()
-	l.log.Info().Uint64("epoch", l.epoch).Uint64("last_ordered", v.LastN).Uint64("executed", executed.Low).Msg("member joined")
+	l.log.Info().Uint64("epoch", epoch).Uint64("last_ordered", v.LastN).Uint64("executed", executed.Low).Msg("member joined")
 	// More than the group ordered is another history, whatever its name.
 	if executed.Last() > v.LastN {
 		return fmt.Errorf("%w: it has %s:%d, the group ordered up to %d", ErrDiverged, o.GroupName, executed.Last(), v.LastN)
@@ -259,34 +288,40 @@ func (l *life) waitFounded(ctx context.Context) error {
 
 // serve settles the past, catches up, and runs this mysqld in its role.
 func (l *life) serve(ctx context.Context) error {
+	g, ctx := errgroup.WithContext(ctx)
+	g.Go(func() error { return l.watch(ctx) })
+	g.Go(func() error {
+		if err := l.settle(ctx); err != nil {
+			return err
+		}
+		if err := l.catchUp(ctx); err != nil {
+			return err
+		}
+		g.Go(func() error { return l.followDefinitions(ctx) })
+		if !l.appointed() {
+			if err := l.runSecondary(ctx, g); err != nil {
+				return err
+			}
+		}
+		return l.promote(ctx, g)
+	})
+	return g.Wait()
+}
+
+// settle decides what earlier lives left behind.
+func (l *life) settle(ctx context.Context) error {
 	if err := l.settlePrepared(ctx); err != nil {
 		return err
 	}
-	late, err := l.settleDirects(ctx)
-	if err != nil {
+	if err := l.settleDirects(ctx); err != nil {
 		return err
 	}
-	defer closeAll(late)
 	executed, err := mysqld.GroupExecuted(ctx, l.conn, l.m.opt.GroupName)
 	if err != nil {
 		return err
 	}
 	l.m.opt.Router.Tracker(l.m.opt.ReplicaID).Reset(setOf(executed))
-	if err := l.catchUp(ctx); err != nil {
-		return err
-	}
-	primary := l.m.opt.Node.View().Primary == l.m.opt.ReplicaID
-	g, ctx := errgroup.WithContext(ctx)
-	if primary {
-		g.Go(func() error { return l.runPrimary(ctx, late) })
-	} else {
-		if len(late) > 0 {
-			return fmt.Errorf("%w: %s was run on a secondary", ErrDiverged, late[0].LocalGTID)
-		}
-		g.Go(func() error { return l.runSecondary(ctx) })
-	}
-	g.Go(func() error { return l.followDefinitions(ctx) })
-	return g.Wait()
+	return nil
 }
 
 func setOf(s mysqld.GroupSet) applied.Set {

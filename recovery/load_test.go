@@ -186,7 +186,7 @@ func (g *testGroup) client(ctx context.Context, l *ledger, no int, via *testMemb
 		}
 		err := g.clientStep(ctx, l, s, rnd, id)
 		var refused *wire.ServerError
-		if err != nil && !errors.As(err, &refused) {
+		if err != nil && (g.follow || !errors.As(err, &refused)) {
 			s.Close()
 			s = nil
 		}
@@ -266,7 +266,11 @@ func (g *testGroup) crashLoop(vias []*testMember, rounds int, crash func(round i
 		g.online(m)
 	}
 	// What was cut off in the middle is decided by a new life.
-	g.restart()
+	if g.follow {
+		g.change()
+	} else {
+		g.restart()
+	}
 	g.equal()
 	have, sum := map[int]bool{}, 0
 	rows, err := g.root(g.primary()).QueryContext(t.Context(), "SELECT id, counted FROM d.load")

@@ -90,7 +90,9 @@ type Member struct {
 
 	ready      atomic.Bool // this life is ONLINE
 	compliance *Compliance
-	subs       subscribers
+	// withheld says which numbers the feed leaves out; nil for none.
+	withheld atomic.Pointer[func(n uint64) bool]
+	subs     subscribers
 	// hasAccount: this process made the account. Only lives uses it.
 	hasAccount bool
 	gaveUp     atomic.Bool // there will be no other life, see lives
@@ -114,11 +116,17 @@ func New(opt Options) (*Member, error) {
 	m.opt.Info = opt.Info
 	m.feed, err = feed.New(feed.Options{Store: opt.Store, GroupUUID: opt.GroupName, Listen: opt.FeedAddress,
 		ServerUUID: feedUUID(opt.UUID), ServerVersion: opt.ServerVersion,
-		User: AccountName, Password: pw, Failed: opt.Failed, Logger: m.log.With().Str("component", "feed").Logger()})
+		User: AccountName, Password: pw, Failed: opt.Failed, Skip: m.skip, Logger: m.log.With().Str("component", "feed").Logger()})
 	if err != nil {
 		return nil, errors.Join(fmt.Errorf("recovery: %w", err), m.peers.Close())
 	}
 	return m, nil
+}
+
+// skip is the feed's: what the primary commits itself does not come by the feed.
+func (m *Member) skip(n uint64) bool {
+	f := m.withheld.Load()
+	return f != nil && (*f)(n)
 }
 
 // Account returns the member's own account on its mysqld.
@@ -183,6 +191,10 @@ func (m *Member) lives(ctx context.Context) error {
 		}
 		if time.Since(began) > longest {
 			pause = shortest
+		}
+		if errors.Is(err, errReplaced) {
+			m.log.Info().Err(err).Msg("this member is not the primary any more; it joins again")
+			continue
 		}
 		m.log.Warn().Err(err).Dur("retry_in", pause).Msg("mysqld is not in the group now; trying again")
 		select {

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"sync/atomic"
 	"time"
 
 	"golang.org/x/sync/errgroup"
@@ -12,7 +13,6 @@ import (
 	"cohort/certify"
 	"cohort/certify/writeset"
 	"cohort/consensus"
-	"cohort/consensus/state"
 	"cohort/internal/binlog/capture"
 	"cohort/internal/committer"
 	"cohort/internal/mysqld"
@@ -30,14 +30,16 @@ type primary struct {
 	gate      *committer.Gate
 	progress  *progress
 	foreign   map[string]capture.Captured // see proposeForeign
+	reader    atomic.Pointer[capture.Capture]
 }
 
 // runPrimary opens mysqld for writes and runs capture and committer until one
 // of them, or ctx, ends. Then the start-up sequence settles what is left.
-func (l *life) runPrimary(ctx context.Context, late []capture.Captured) error {
+func (l *life) runPrimary(ctx context.Context, whole *errgroup.Group, guests *guests) error {
 	if err := mysqld.StopFeedChannel(ctx, l.conn); err != nil {
 		return err
 	}
+	l.feeding = false
 	executed, err := mysqld.GroupExecuted(ctx, l.conn, l.m.opt.GroupName)
 	if err != nil {
 		return err
@@ -59,32 +61,48 @@ func (l *life) runPrimary(ctx context.Context, late []capture.Captured) error {
 	g.Go(func() error { return p.committer.Run(ctx) })
 	g.Go(func() error { return p.gate.Run(ctx) })
 	g.Go(func() error {
-		if err := p.proposeLate(ctx, late); err != nil {
-			return err
-		}
-		// What was run while this member caught up, in spite of super_read_only.
-		gap, err := l.directsBetween(ctx, l.began, from)
-		defer closeAll(gap)
-		if err != nil {
-			return err
-		}
-		if err := p.proposeLate(ctx, gap); err != nil {
+		if err := p.proposeGap(ctx, from); err != nil {
 			return err
 		}
 		if err := l.checkpoint(from); err != nil {
 			return err
 		}
 		// Only now: a watermark says that nothing so old will come any more.
-		g.Go(func() error { return l.reportMarks(ctx) })
+		l.startMarks(ctx, whole)
 		g.Go(func() error { return p.capture(ctx, from, executed) })
 		g.Go(func() error { return p.saveProgress(ctx) })
 		g.Go(func() error { return p.sweep(ctx) })
+		drain := p.drain
+		p.lastly.Store(&drain)
 		if err := p.open(ctx); err != nil {
 			return err
 		}
-		return l.watch(ctx)
+		g.Go(func() error { return p.applyGuests(ctx, guests) })
+		return l.watchServer(ctx)
 	})
 	return g.Wait()
+}
+
+// drainLimit bounds how long a replaced primary stays to have ordered what
+// mysqld has committed.
+const drainLimit = 2 * time.Second
+
+// drain has the statements ordered that mysqld has committed by itself so far:
+// the sooner, the less there is that they can conflict with, and what this life
+// does not get ordered the next one has to propose without knowing the
+// definitions of then. Transactions abort, since their epoch is over.
+func (p *primary) drain(ctx context.Context) {
+	ctx, cancel := context.WithTimeout(ctx, drainLimit)
+	defer cancel()
+	end, err := binlogEnd(ctx, p.pool, p.id.Number)
+	for err == nil {
+		c := p.reader.Load()
+		if c == nil || !c.Position().Before(end) && p.progress.quiet() {
+			return
+		}
+		err = pause(ctx, pollPromotion)
+	}
+	p.log.Debug().Err(err).Msg("a statement may be left for the next life to propose")
 }
 
 // open lets writes in: on the writable primary, and only there, commits need
@@ -100,25 +118,11 @@ func (p *primary) open(ctx context.Context) error {
 	return p.online(ctx)
 }
 
-// watch notices that mysqld died while nothing else talks to it, and that the
-// group refused what mysqld had committed already (DESIGN §3, direct
-// statements): such a member must not go on.
-func (l *life) watch(ctx context.Context) error {
+// watchServer notices that mysqld died while nothing else talks to it.
+func (l *life) watchServer(ctx context.Context) error {
 	for {
-		changed := l.m.opt.Router.Changed()
-		v, _ := l.m.opt.Node.View().Member(l.m.opt.ReplicaID)
-		if v.Incarnation == l.incarnation && v.State == state.StateError {
-			return fmt.Errorf("%w: the group refused a statement that it had run", ErrDiverged)
-		}
-		t := time.NewTimer(pollIdle)
-		select {
-		case <-ctx.Done():
-			t.Stop()
-			return context.Cause(ctx)
-		case <-changed:
-			t.Stop()
-			continue
-		case <-t.C:
+		if err := pause(ctx, pollIdle); err != nil {
+			return err
 		}
 		if err := l.poll(ctx); err != nil {
 			return err
@@ -175,6 +179,7 @@ func (p *primary) capture(ctx context.Context, from capture.StartAt, executed my
 	if err != nil {
 		return err
 	}
+	p.reader.Store(c)
 	return c.Run(ctx, from, func(c capture.Captured) error { return p.propose(ctx, c) })
 }
 
@@ -188,18 +193,7 @@ func (p *primary) propose(ctx context.Context, c capture.Captured) error {
 		return closeBodyThen(&c, fmt.Errorf("%w: %s committed a prepared transaction that the group did not order", ErrDiverged, c.LocalGTID))
 	}
 	p.progress.captured(&c)
-	prop := &consensus.Proposal{Epoch: p.epoch,
-		XID: c.XID, LocalGTID: c.LocalGTID, Meta: c.Meta,
-		Snapshot: certify.Snapshot{Low: c.Snapshot.Low, Extra: c.Snapshot.Extra},
-		Writes:   c.Writes, Refs: c.Refs, Tables: c.Tables,
-		Serial: c.Serial, CommitOrder: c.CommitOrder, Wide: c.Wide, Refuse: c.Refuse,
-	}
-	if c.Body != nil {
-		prop.BodyLen = c.Body.Len()
-		if prop.Body = c.Body.Bytes(); prop.Body == nil {
-			prop.Open = func() (io.ReadCloser, error) { return bodyReader{c.Body.Reader(), c.Body}, nil }
-		}
-	}
+	prop := p.proposal(&c)
 	switch c.Kind {
 	case capture.KindPrepared:
 		// A coordinator decides by this member's fence what becomes of an xid
@@ -208,16 +202,35 @@ func (p *primary) propose(ctx context.Context, c capture.Captured) error {
 		if x, err := router.ParseXID(c.XID); err != nil || x.Incarnation != p.incarnation {
 			prop.Refuse = errRolledBack
 		}
-	case capture.KindDirect:
-		prop.Direct, prop.XID, prop.Refuse = true, "", 0
-		if c.Refuse != 0 {
-			p.log.Warn().Str("gtid", c.LocalGTID).Str("reason", c.RefuseText).
-				Msg("a statement that the group would have refused was committed by mysqld itself; it is ordered as it is")
-		}
 	case capture.KindXADecision:
 		return closeBody(&c) // a rollback
 	}
 	return p.m.opt.Node.Submit(ctx, prop)
+}
+
+// proposal is what the log is asked about c.
+func (l *life) proposal(c *capture.Captured) *consensus.Proposal {
+	prop := &consensus.Proposal{Epoch: l.epoch.Load(),
+		XID: c.XID, LocalGTID: c.LocalGTID, Meta: c.Meta,
+		Snapshot: certify.Snapshot{Low: c.Snapshot.Low, Extra: c.Snapshot.Extra},
+		Writes:   c.Writes, Refs: c.Refs, Tables: c.Tables,
+		Serial: c.Serial, CommitOrder: c.CommitOrder, Wide: c.Wide, Refuse: c.Refuse,
+	}
+	if c.Body != nil {
+		prop.BodyLen = c.Body.Len()
+		if prop.Body = c.Body.Bytes(); prop.Body == nil {
+			body := c.Body
+			prop.Open = func() (io.ReadCloser, error) { return bodyReader{body.Reader(), body}, nil }
+		}
+	}
+	if c.Kind == capture.KindDirect {
+		prop.Direct, prop.XID, prop.Refuse = true, "", 0
+		if c.Refuse != 0 {
+			l.log.Warn().Str("gtid", c.LocalGTID).Str("reason", c.RefuseText).
+				Msg("a statement that the group would have refused was committed by mysqld itself; it is ordered as it is")
+		}
+	}
+	return prop
 }
 
 // bodyReader frees the body once it is read.
@@ -227,30 +240,6 @@ type bodyReader struct {
 }
 
 func closeBodyThen(c *capture.Captured, err error) error { return errors.Join(err, closeBody(c)) }
-
-// proposeLate orders the statements that an earlier life ran and did not get
-// ordered, and writes their empty group transactions, before anything else is
-// proposed (DESIGN §3, direct statements).
-func (p *primary) proposeLate(ctx context.Context, late []capture.Captured) error {
-	for i := range late {
-		c := late[i]
-		late[i].Body = nil // Submit owns it now
-		p.log.Info().Str("gtid", c.LocalGTID).Msg("proposing a statement that an earlier life of this member ran")
-		ticket := p.m.opt.Router.ExpectDirect(c.LocalGTID)
-		if err := p.propose(ctx, c); err != nil {
-			ticket.Cancel()
-			return err
-		}
-		outcome, err := ticket.Wait(ctx)
-		if err != nil {
-			return err
-		}
-		if !outcome.Committed {
-			return fmt.Errorf("%w: the group did not accept %s", ErrDiverged, c.LocalGTID)
-		}
-	}
-	return nil
-}
 
 // saveProgress stores the capture checkpoint now and then.
 func (p *primary) saveProgress(ctx context.Context) error {

@@ -18,6 +18,8 @@ import (
 const (
 	pollBehind = 50 * time.Millisecond
 	pollIdle   = time.Second
+	// pollPromotion is how often while the group waits for its new primary.
+	pollPromotion = 5 * time.Millisecond
 )
 
 // applierSettings are what a mysqld needs to apply the group's transactions in
@@ -31,8 +33,21 @@ var applierSettings = map[string]string{
 	"log_bin_trust_function_creators": "ON",
 }
 
-// startFeed points mysqld's receiver at this member's feed and starts it.
+// startFeed has mysqld receive and apply all that the group ordered.
 func (l *life) startFeed(ctx context.Context) error {
+	if l.feeding {
+		return nil
+	}
+	l.m.withheld.Store(nil)
+	if err := l.connectFeed(ctx); err != nil {
+		return err
+	}
+	l.feeding = true
+	return nil
+}
+
+// connectFeed points mysqld's receiver at this member's feed and starts it.
+func (l *life) connectFeed(ctx context.Context) error {
 	host, port, err := net.SplitHostPort(l.m.feed.Addr().String())
 	if err != nil {
 		return fmt.Errorf("the feed's address: %w", err)
@@ -54,8 +69,8 @@ func (l *life) startFeed(ctx context.Context) error {
 // catchUp has mysqld apply everything that was ordered before this life.
 func (l *life) catchUp(ctx context.Context) error {
 	tracker := l.m.opt.Router.Tracker(l.m.opt.ReplicaID)
-	if tracker.Low() >= l.joinedAt && l.m.opt.Node.View().Primary == l.m.opt.ReplicaID {
-		return nil
+	if tracker.Low() >= l.joinedAt && l.appointed() {
+		return nil // it may never need the feed
 	}
 	if err := l.startFeed(ctx); err != nil {
 		return err
@@ -93,22 +108,38 @@ func (l *life) poll(ctx context.Context) error {
 	return nil
 }
 
-// runSecondary keeps mysqld applying until it, or ctx, ends.
-func (l *life) runSecondary(ctx context.Context) error {
+// runSecondary keeps mysqld applying until this member is appointed primary, or
+// mysqld or ctx ends.
+func (l *life) runSecondary(ctx context.Context, g *errgroup.Group) error {
+	if err := l.startFeed(ctx); err != nil {
+		return err
+	}
 	if err := l.online(ctx); err != nil {
 		return err
 	}
-	g, ctx := errgroup.WithContext(ctx)
-	g.Go(func() error { return l.reportMarks(ctx) })
-	g.Go(func() error { return l.follow(ctx) })
-	return g.Wait()
+	l.startMarks(ctx, g)
+	return l.follow(ctx)
 }
 
-// follow asks mysqld what it has applied, and whether its applier is well.
+// startMarks has watermarks reported for the rest of this life.
+func (l *life) startMarks(ctx context.Context, g *errgroup.Group) {
+	if !l.marking {
+		l.marking = true
+		g.Go(func() error { return l.reportMarks(ctx) })
+	}
+}
+
+// follow asks mysqld what it has applied, and whether its applier is well. It
+// returns nil once this member is appointed. No query is cut off by that, which
+// would cost the life its session.
 func (l *life) follow(ctx context.Context) error {
 	tracker := l.m.opt.Router.Tracker(l.m.opt.ReplicaID)
 	var lastPoll, lastStatus time.Time
 	for {
+		changed := l.m.opt.Router.Changed()
+		if l.appointed() {
+			return nil
+		}
 		if behind := tracker.Low() < l.m.opt.Node.LastN(); behind || time.Since(lastPoll) >= pollIdle {
 			lastPoll = time.Now()
 			if err := l.poll(ctx); err != nil {
@@ -121,8 +152,14 @@ func (l *life) follow(ctx context.Context) error {
 				}
 			}
 		}
-		if err := pause(ctx, pollBehind); err != nil {
-			return err
+		t := time.NewTimer(pollBehind)
+		select {
+		case <-ctx.Done():
+			t.Stop()
+			return context.Cause(ctx)
+		case <-changed:
+			t.Stop()
+		case <-t.C:
 		}
 	}
 }
@@ -135,9 +172,15 @@ func (l *life) checkApplier(ctx context.Context) error {
 	return st.Err()
 }
 
-// online tells the group that this member serves.
-func (l *life) online(ctx context.Context) error {
-	if err := l.m.opt.Node.SetState(ctx, state.StateOnline); err != nil {
+// online tells the group that this member serves: a secondary what it has
+// applied, a primary also writes.
+func (l *life) online(ctx context.Context) (err error) {
+	if epoch := l.epoch.Load(); epoch != 0 {
+		err = l.m.opt.Node.SetOpen(ctx, epoch)
+	} else {
+		err = l.m.opt.Node.SetState(ctx, state.StateOnline)
+	}
+	if err != nil {
 		return fmt.Errorf("order the state ONLINE: %w", err)
 	}
 	l.m.ready.Store(true)

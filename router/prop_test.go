@@ -33,7 +33,7 @@ func TestOutcomesAreTrue(t *testing.T) {
 		r.Ordered(l.take(9))
 		var (
 			lastN, applied uint64
-			appointed      uint64 // what xids of earlier epochs count to
+			appointed      uint64   // what xids of earlier epochs count to
 			xids, gtids    []string // made, whether or not somebody waits
 			waiters        []*waiter
 			wg             sync.WaitGroup

@@ -69,6 +69,7 @@ type Router struct {
 	endReign context.CancelFunc
 	origin   origin
 	tell     func(primary uint64, xid string) // nil: nobody is told
+	guest    func(n uint64)                   // nil: nobody is told
 }
 
 // origin is the present life of the local mysqld as one whose transactions are
@@ -135,6 +136,14 @@ func (r *Router) SetTeller(tell func(primary uint64, xid string)) {
 	r.tell = tell
 }
 
+// SetGuest says who is told of direct statements that another member ran and that
+// were ordered; told must not block, nil ends it.
+func (r *Router) SetGuest(told func(n uint64)) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.guest = told
+}
+
 // Prepared is told which XA PREPAREs on the local mysqld were answered, by
 // sessions of this member and, through SetTeller, of others.
 func (r *Router) Prepared(xid string) {
@@ -164,7 +173,7 @@ func (r *Router) tellPrepared(xid string) {
 // Ordered takes decisions in the order of the log. It does not block.
 func (r *Router) Ordered(ds []state.Decision) {
 	r.mu.Lock()
-	o := r.origin
+	o, guest := r.origin, r.guest
 	r.mu.Unlock()
 	var jobs []committer.Job
 	viewChanged, appointed := false, false
@@ -183,6 +192,9 @@ func (r *Router) Ordered(ds []state.Decision) {
 			}
 			if d.Committed {
 				r.direct.Store(d.N)
+				if d.Origin != r.opt.Self && guest != nil {
+					guest(d.N)
+				}
 			}
 			r.directs.decide(d.LocalGTID, *d)
 		case state.KindAbort:

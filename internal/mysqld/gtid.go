@@ -132,3 +132,14 @@ func GroupExecuted(ctx context.Context, q Querier, group string) (GroupSet, erro
 	}
 	return ParseGroupSet(set, group)
 }
+
+// LocalExecuted returns what this mysqld has executed beside the group's
+// transactions.
+func LocalExecuted(ctx context.Context, q Querier, group string) (string, error) {
+	var set string
+	err := q.QueryRowContext(ctx, "SELECT GTID_SUBTRACT(@@GLOBAL.gtid_executed, ?)", group+":1-9223372036854775806").Scan(&set)
+	if err != nil {
+		return "", fmt.Errorf("read gtid_executed: %w", err)
+	}
+	return strings.ReplaceAll(set, "\n", ""), nil
+}
