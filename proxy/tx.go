@@ -67,8 +67,10 @@ type settled struct {
 	err  *wire.ServerError
 	gtid string // group:N, "" when nothing was written
 	lost bool   // the session has to end; the answer is still true
-	pre  []wire.Reply
-	ok   wire.OK // of the last XA statement
+	// aborted: the group says that it is not committed anywhere.
+	aborted bool
+	pre     []wire.Reply
+	ok      wire.OK // of the last XA statement
 }
 
 // commitTx ends the wrapped transaction with the group's verdict. The statements
@@ -212,7 +214,7 @@ func (s *session) conclude(ctx context.Context, t Ticket, res *settled) {
 		t.Cancel()
 		res.err = unknownOutcome("COMMIT", err)
 	case !o.Committed:
-		res.err = outcomeError(o)
+		res.err, res.aborted = outcomeError(o), true
 	default:
 		res.gtid = o.GTID
 		s.lastGTID = o.GTID

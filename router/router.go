@@ -48,6 +48,7 @@ type Backend struct {
 	Network, Addr string
 	Local         bool
 	MemberUUID    string
+	Epoch         uint64
 }
 
 // Router is safe for concurrent use.
@@ -232,9 +233,9 @@ func (r *Router) Primary(ctx context.Context) (Backend, error) {
 		v := r.opt.Log.View()
 		if m, ok := v.Member(v.Primary); ok && m.State == state.StateOnline {
 			if m.ID == r.opt.Self {
-				return Backend{Network: "unix", Addr: r.opt.Socket, Local: true, MemberUUID: m.Info.UUID}, nil
+				return Backend{Network: "unix", Addr: r.opt.Socket, Local: true, MemberUUID: m.Info.UUID, Epoch: v.Epoch}, nil
 			}
-			return Backend{Network: "tcp", Addr: m.Info.MysqldAddress, MemberUUID: m.Info.UUID}, nil
+			return Backend{Network: "tcp", Addr: m.Info.MysqldAddress, MemberUUID: m.Info.UUID, Epoch: v.Epoch}, nil
 		}
 		select {
 		case <-changed:

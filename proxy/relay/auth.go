@@ -234,7 +234,8 @@ func (a *authRelay) more(p []byte) error {
 // known and is wanted, the client is asked for it as if the backend had.
 func (a *authRelay) fastOK(p []byte) error {
 	a.matchRemembered()
-	if a.known || !a.r.acc.opt.DemandPassword || a.factor != 0 {
+	demand := a.r.acc.opt.DemandPassword || a.r.acc.opt.DemandSecure && a.r.Client.Secure()
+	if a.known || !demand || a.factor != 0 {
 		// The OK follows at once: no flush.
 		if err := a.r.Client.WritePacket(p); err != nil {
 			return clientErr(err)

@@ -1,0 +1,402 @@
+package proxy
+
+import (
+	"bytes"
+	"strconv"
+	"strings"
+
+	"cohort/internal/wire"
+	"cohort/sqlparse"
+)
+
+// maxState bounds what a session remembers to be built again elsewhere: values
+// of variables and texts of prepared statements.
+const maxState = 1 << 20
+
+// kept is what a session has to have again on another server, as far as the
+// session's other fields do not hold it.
+type kept struct {
+	vars map[string]string // system variables that were changed, by name
+	// userVars are user variables by lower-case name: what to assign, or "" for a
+	// value that only the server knows.
+	userVars map[string]string
+	role     string // the last SET ROLE
+	insertID uint64 // LAST_INSERT_ID()
+	memory   int
+	handlers int // HANDLERs opened and not closed
+	// taint says why the session cannot be built again, "" if it can.
+	taint string
+	// literals: a user variable was assigned a string literal, whose meaning
+	// depends on character set and sql_mode.
+	literals bool
+}
+
+// spend takes n bytes of the session's budget.
+func (k *kept) spend(n int) bool {
+	if k.memory += n; k.memory > maxState {
+		k.spoil("it has more variables and prepared statements than are remembered")
+		return false
+	}
+	return true
+}
+
+func (k *kept) spoil(why string) {
+	if k.taint == "" {
+		k.taint = why
+	}
+}
+
+// dependent are variables that follow others, that the proxy sets by itself, or
+// that hold for one statement only.
+func dependent(name string) bool {
+	switch name {
+	case "character_set_database", "collation_database", "statement_id", "sql_log_bin", "insert_id", "rand_seed1", "rand_seed2",
+		"pseudo_thread_id", "last_insert_id", "identity":
+		return true
+	}
+	return strings.HasPrefix(name, "session_track_")
+}
+
+// setVar remembers a system variable's value.
+func (k *kept) setVar(name, value string) {
+	if name == "last_insert_id" {
+		k.insertID, _ = strconv.ParseUint(value, 10, 64)
+	}
+	if dependent(name) {
+		return
+	}
+	if k.literals && (name == "sql_mode" || strings.HasPrefix(name, "character_set_") || name == "collation_connection") && k.vars[name] != value {
+		for n, v := range k.userVars {
+			if v != "" && !numeric(v) {
+				k.userVars[n] = ""
+			}
+		}
+	}
+	old, known := k.vars[name]
+	grown := len(value) - len(old)
+	if !known {
+		grown += len(name)
+	}
+	if !k.spend(grown) {
+		return
+	}
+	if k.vars == nil {
+		k.vars = make(map[string]string)
+	}
+	k.vars[name] = value
+	if name == "character_set_connection" {
+		delete(k.vars, "collation_connection") // it is this one's default again
+	}
+}
+
+// setUserVar remembers a user variable: the SQL of its value, "" if unknown.
+func (k *kept) setUserVar(name, sql string) {
+	old, known := k.userVars[name]
+	grown := len(sql) - len(old)
+	if !known {
+		grown += len(name)
+	}
+	if !k.spend(grown) {
+		return
+	}
+	if k.userVars == nil {
+		k.userVars = make(map[string]string)
+	}
+	k.userVars[name] = sql
+	if sql != "" && !numeric(sql) {
+		k.literals = true
+	}
+}
+
+// effects is what a statement does to the session besides what the server's
+// trackers tell.
+type effects struct {
+	vars     []assignment
+	locks    bool // GET_LOCK() occurs
+	unlocks  bool // RELEASE_ALL_LOCKS() occurs
+	sysVars  []string
+	routines bool // a function that may be a stored one is called
+}
+
+// assignment gives a user variable a value: its SQL, "" where only the server
+// knows it.
+type assignment struct{ name, sql string }
+
+// effectsOf looks at a statement's text. Most statements have neither of the
+// bytes it looks for.
+func effectsOf(st *sqlparse.Statement, text []byte, mode sqlparse.Mode) (e effects) {
+	e.routines = st.Class == sqlparse.Call || st.Has(sqlparse.FlagCall)
+	set := st.Class == sqlparse.Set
+	if !set && bytes.IndexByte(text, '@') < 0 && !mentionsLock(text) {
+		return e
+	}
+	sc := sqlparse.NewScanner(text, mode)
+	if set {
+		e.assignments(&sc, text)
+		return e
+	}
+	out := st.Class == sqlparse.Call || st.Class == sqlparse.LoadData || st.Class == sqlparse.Diagnostics || st.Has(sqlparse.FlagInto)
+	var last []byte
+	for t := sc.Next(); t.Kind != sqlparse.EOF && t.Kind != sqlparse.Semi; t = sc.Next() {
+		w := sc.Text(t)
+		switch t.Kind {
+		case sqlparse.Word:
+			e.word(w)
+		case sqlparse.UserVar:
+			if last = w; out {
+				e.vars = append(e.vars, assignment{userVarName(w), ""})
+			}
+			continue
+		case sqlparse.Op:
+			if w[0] == ':' && last != nil && !out {
+				e.vars = append(e.vars, assignment{userVarName(last), ""})
+			}
+		}
+		last = nil
+	}
+	return e
+}
+
+func (e *effects) word(w []byte) {
+	switch {
+	case foldEqual(w, "GET_LOCK"):
+		e.locks = true
+	case foldEqual(w, "RELEASE_ALL_LOCKS"):
+		e.unlocks = true
+	}
+}
+
+// assignments reads the list of a SET.
+func (e *effects) assignments(sc *sqlparse.Scanner, text []byte) {
+	depth := 0
+	sc.Next() // SET
+	t := sc.Next()
+	for t.Kind != sqlparse.EOF && t.Kind != sqlparse.Semi {
+		// One assignment: target, then its value up to a comma.
+		target, global := t, false
+		for t.Kind == sqlparse.Word {
+			switch w := sc.Text(t); {
+			case foldEqual(w, "GLOBAL"), foldEqual(w, "PERSIST"), foldEqual(w, "PERSIST_ONLY"):
+				global = true
+			case foldEqual(w, "SESSION"), foldEqual(w, "LOCAL"):
+			default:
+				target = t
+				goto found
+			}
+			t = sc.Next()
+			target = t
+		}
+	found:
+		t = sc.Next()
+		from, to, n, first := -1, 0, 0, sqlparse.EOF
+		for t.Kind != sqlparse.EOF && t.Kind != sqlparse.Semi {
+			w := sc.Text(t)
+			if t.Kind == sqlparse.Op {
+				switch w[0] {
+				case '(':
+					depth++
+				case ')':
+					depth--
+				}
+				if w[0] == ',' && depth == 0 {
+					break
+				}
+			}
+			if t.Kind == sqlparse.Word {
+				e.word(w)
+				if foldEqual(w, "COLLATE") {
+					e.sysVars = append(e.sysVars, "collation_connection")
+				}
+			}
+			if t.Kind == sqlparse.UserVar {
+				e.vars = append(e.vars, nested(sc, t)...)
+			}
+			if !(n == 0 && t.Kind == sqlparse.Op && (w[0] == '=' || w[0] == ':')) {
+				if from < 0 {
+					from, first = t.Start, t.Kind
+				}
+				to = t.End
+				n++
+			}
+			t = sc.Next()
+		}
+		if t.Kind == sqlparse.Op { // the comma
+			t = sc.Next()
+		}
+		switch target.Kind {
+		case sqlparse.UserVar:
+			sql := ""
+			if from >= 0 && literal(text[from:to], first, n) {
+				sql = string(text[from:to])
+			}
+			e.vars = append(e.vars, assignment{userVarName(sc.Text(target)), sql})
+		case sqlparse.SysVar:
+			if scope, name := sqlparse.SplitSysVar(sc.Text(target)); len(scope) == 0 || foldEqual(scope, "SESSION") || foldEqual(scope, "LOCAL") {
+				e.sysVars = append(e.sysVars, strings.ToLower(string(name)))
+			}
+		case sqlparse.Word, sqlparse.Quoted:
+			if !global {
+				e.sysVars = append(e.sysVars, strings.ToLower(strings.Trim(string(sc.Text(target)), "`")))
+			}
+		}
+	}
+}
+
+// nested is what a user variable inside an expression may be: := assigns it.
+func nested(sc *sqlparse.Scanner, t sqlparse.Token) []assignment {
+	ahead := *sc
+	if n := ahead.Next(); n.Kind == sqlparse.Op && ahead.Text(n)[0] == ':' {
+		return []assignment{{userVarName(sc.Text(t)), ""}}
+	}
+	return nil
+}
+
+// literal reports whether a value is one literal, perhaps with a sign.
+func literal(sql []byte, first sqlparse.Kind, tokens int) bool {
+	switch {
+	case tokens == 1:
+		return first == sqlparse.Number || first == sqlparse.String ||
+			first == sqlparse.Word && (foldEqual(sql, "NULL") || foldEqual(sql, "TRUE") || foldEqual(sql, "FALSE"))
+	case tokens == 2 && len(sql) > 0 && (sql[0] == '-' || sql[0] == '+'):
+		return numeric(string(bytes.TrimSpace(sql[1:])))
+	}
+	return false
+}
+
+// mentionsLock looks for what may be GET_LOCK or RELEASE_ALL_LOCKS.
+func mentionsLock(text []byte) bool {
+	for i := 0; ; {
+		k := bytes.IndexByte(text[i:], '_')
+		if k < 0 {
+			return false
+		}
+		i += k + 1
+		if len(text) >= i+4 && foldEqual(text[i:i+4], "LOCK") {
+			return true
+		}
+	}
+}
+
+// userVarName is the key of a user variable as spelled, the @ included.
+func userVarName(spelled []byte) string {
+	b := spelled[1:]
+	if len(b) >= 2 && (b[0] == '`' || b[0] == '\'' || b[0] == '"') {
+		b = bytes.ReplaceAll(b[1:len(b)-1], []byte{b[0], b[0]}, []byte{b[0]})
+	}
+	return strings.ToLower(string(b))
+}
+
+// numeric reports whether v is a plain number.
+func numeric(v string) bool {
+	digits := 0
+	for i, c := range v {
+		switch {
+		case c >= '0' && c <= '9':
+			digits++
+		case (c == '-' || c == '+') && i == 0, c == '.':
+		default:
+			return false
+		}
+	}
+	return digits > 0 && strings.Count(v, ".") <= 1
+}
+
+// keep notes what a statement did to the session, after it ran. The error is
+// about the connection.
+func (s *session) keep(q *stmt) error {
+	st := q.effective()
+	k := &s.kept
+	e := q.effects
+	if !q.execute {
+		e = effectsOf(st, q.text, s.mode)
+	}
+	for _, a := range e.vars {
+		if q.failed {
+			a.sql = ""
+		}
+		k.setUserVar(a.name, a.sql)
+	}
+	switch {
+	case e.locks && !e.unlocks:
+		k.spoil("it used locks by name (GET_LOCK)")
+	case e.unlocks && strings.Contains(k.taint, "GET_LOCK") && !q.failed:
+		k.taint = ""
+	}
+	changed := s.stateChanged
+	s.stateChanged = false
+	if q.failed {
+		return nil
+	}
+	switch st.Class {
+	case sqlparse.Handler:
+		switch text := q.effectiveText(); {
+		case foldEqual(lastWord(text, s.mode), "CLOSE") && k.handlers > 0:
+			k.handlers--
+		case mentions(text, s.mode, "HANDLER", "OPEN"):
+			k.handlers++
+		}
+	case sqlparse.LockInstance:
+		k.spoil("it used LOCK INSTANCE")
+	case sqlparse.Maintenance:
+		if mentions(q.effectiveText(), s.mode, "FLUSH", "LOCK") {
+			k.spoil("it used FLUSH TABLES WITH READ LOCK")
+		}
+	case sqlparse.Unknown:
+		if q.execute && !q.known {
+			k.spoil("it used a prepared statement that is not remembered")
+		}
+	case sqlparse.Set:
+		text := q.effectiveText()
+		sc := sqlparse.NewScanner(text, s.mode)
+		sc.Next()
+		if foldEqual(sc.Text(sc.Next()), "ROLE") {
+			if k.spend(len(text) - len(k.role)) {
+				k.role = string(trimStatement(text))
+			}
+			return nil
+		}
+		return s.readVars(e.sysVars)
+	}
+	if changed && e.routines {
+		k.spoil("a stored routine changed user variables or made temporary tables")
+	}
+	return nil
+}
+
+// lastWord is the last word of a statement.
+func lastWord(text []byte, mode sqlparse.Mode) []byte {
+	sc := sqlparse.NewScanner(text, mode)
+	var last []byte
+	for t := sc.Next(); t.Kind != sqlparse.EOF && t.Kind != sqlparse.Semi; t = sc.Next() {
+		if t.Kind == sqlparse.Word {
+			last = sc.Text(t)
+		}
+	}
+	return last
+}
+
+// readVars asks for the values of system variables that the session does not
+// follow.
+func (s *session) readVars(names []string) error {
+	for _, n := range names {
+		// SET NAMES does not tell its collation.
+		if listed(s.followed, n) && n != "collation_connection" || dependent(n) || n == "names" || n == "character" || n == "charset" || strings.ContainsAny(n, "`'\" ") {
+			continue
+		}
+		rs, err := s.exec("SELECT CONCAT('', @@SESSION.`" + n + "`)")
+		if err != nil {
+			return err
+		}
+		if rs[0].Err == nil && len(rs[0].Rows) == 1 {
+			s.kept.setVar(n, rs[0].Str(0, 0))
+		}
+	}
+	return nil
+}
+
+// noteState keeps what a closing packet says about the session.
+func (s *session) noteState(ok *wire.OK) {
+	if ok.InsertID != 0 {
+		s.kept.insertID = ok.InsertID
+	}
+}
