@@ -111,11 +111,10 @@ func (k *kept) setUserVar(name, sql string) {
 // effects is what a statement does to the session besides what the server's
 // trackers tell.
 type effects struct {
-	vars     []assignment
-	locks    bool // GET_LOCK() occurs
-	unlocks  bool // RELEASE_ALL_LOCKS() occurs
-	sysVars  []string
-	routines bool // a function that may be a stored one is called
+	vars    []assignment
+	sysVars []string // system variables of the session that SET assigns
+	locks   bool     // GET_LOCK() occurs
+	unlocks bool     // RELEASE_ALL_LOCKS() occurs
 }
 
 // assignment gives a user variable a value: its SQL, "" where only the server
@@ -125,7 +124,6 @@ type assignment struct{ name, sql string }
 // effectsOf looks at a statement's text. Most statements have neither of the
 // bytes it looks for.
 func effectsOf(st *sqlparse.Statement, text []byte, mode sqlparse.Mode) (e effects) {
-	e.routines = st.Class == sqlparse.Call || st.Has(sqlparse.FlagCall)
 	set := st.Class == sqlparse.Set
 	if !set && bytes.IndexByte(text, '@') < 0 && !mentionsLock(text) {
 		return e
@@ -356,9 +354,11 @@ func (s *session) keep(q *stmt) error {
 			return nil
 		}
 		return s.readVars(e.sysVars)
-	}
-	if changed && e.routines {
-		k.spoil("a stored routine changed user variables or made temporary tables")
+	case sqlparse.Read, sqlparse.DML, sqlparse.LoadData, sqlparse.Call, sqlparse.Do:
+		// By itself such a statement changes nothing that the server tells of.
+		if changed {
+			k.spoil("a stored routine or trigger changed user variables, made temporary tables or ran in another schema")
+		}
 	}
 	return nil
 }

@@ -84,7 +84,7 @@ func wraps(c sqlparse.Class) bool {
 // run runs one statement and answers the client. The error ends the session.
 func (s *session) run(ctx context.Context, q *stmt) error {
 	blank := s.blank
-	s.blank = false
+	s.blank, s.stateChanged = false, false
 	err := s.repeat(ctx, q, func() error {
 		if q.binary != nil {
 			if done, err := s.ready(q); done || err != nil {
