@@ -37,6 +37,9 @@ func (s *session) closeStatement(id uint32) error {
 	p := s.prepared[id]
 	delete(s.prepared, id)
 	if p == nil {
+		if s.gen > 0 {
+			return s.r.DropCommand()
+		}
 		return s.oneWay()
 	}
 	s.kept.memory -= len(p.full) + len(p.types)
@@ -64,6 +67,13 @@ func (s *session) unanswered() error {
 func (s *session) ofStatement(ctx context.Context) error {
 	code := s.cmd.Code
 	p := s.statementOf()
+	if p == nil && s.gen > 0 {
+		// The server may have given this id to another statement.
+		if code == wire.ComStmtSendLongData {
+			return s.r.DropCommand()
+		}
+		return s.sendErr(unknownStatement(s.cmd.Arg(), "mysqld_stmt_"+map[byte]string{wire.ComStmtReset: "reset", wire.ComStmtFetch: "fetch"}[code]))
+	}
 	if p == nil {
 		if code == wire.ComStmtSendLongData {
 			return s.oneWay()
@@ -91,6 +101,15 @@ func (s *session) ofStatement(ctx context.Context) error {
 	}
 	s.address(p)
 	return s.pass(ctx)
+}
+
+// unknownStatement is the server's answer to an id that it never gave.
+func unknownStatement(arg []byte, command string) *wire.ServerError {
+	var id uint32
+	if len(arg) >= 4 {
+		id = binary.LittleEndian.Uint32(arg)
+	}
+	return wire.NewError(1243, "HY000", "Unknown prepared statement handler (%d) given to %s", id, command)
 }
 
 // prepareAgain prepares p on the session's present server, if it is not there. e

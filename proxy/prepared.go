@@ -109,6 +109,9 @@ func (s *session) execute(ctx context.Context) error {
 		if p, ok := s.prepared[binary.LittleEndian.Uint32(arg)]; ok {
 			q.inner, q.innerText, q.targets, q.effects, q.known = p.st, p.text, p.targets, p.effects, true
 			q.binary = p
+		} else if s.gen > 0 {
+			s.diag = nil
+			return s.sendErr(unknownStatement(arg, "mysql_stmt_precheck"))
 		}
 	}
 	q.st = sqlparse.Statement{Class: sqlparse.Execute}

@@ -99,7 +99,7 @@ func New(opt Options) (*Server, error) {
 	}
 	acc, err := relay.New(relay.Options{
 		ClientTLS: opt.TLS, BackendTLS: opt.BackendTLS, Compression: true,
-		Secrets: relay.NewSecrets(), DemandSecure: true, ConnectTimeout: 2 * opt.ConnectTimeout,
+		Secrets: relay.NewSecrets(), DemandQuietly: true, ConnectTimeout: 2 * opt.ConnectTimeout,
 		IdleTimeout: opt.IdleTimeout, MaxInline: wire.MaxPayload - 1,
 	})
 	if err != nil {

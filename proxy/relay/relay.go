@@ -54,9 +54,10 @@ type Options struct {
 	// where the backend was content with the fast path, so that the session
 	// can be opened again elsewhere.
 	DemandPassword bool
-	// DemandSecure is DemandPassword for clients over TLS or a Unix socket only:
-	// these send it without being configured to fetch a public key.
-	DemandSecure bool
+	// DemandQuietly is DemandPassword for those clients only that send it without
+	// being configured to fetch a public key: over TLS, over a Unix socket, and
+	// with drivers that are known to fetch the key by themselves.
+	DemandQuietly bool
 	// ConnectTimeout bounds the connection phase, 0 for 10 s.
 	ConnectTimeout time.Duration
 	// IdleTimeout bounds the wait for a command, 0 for none. It may fire up to
