@@ -71,6 +71,9 @@ func (s *session) finishAutocommit(ctx context.Context, q *stmt, r *reply, res *
 		shown = &res.pre[0]
 	}
 	if res.err != nil {
+		if res.aborted && !r.streamed && (res.lost || s.srv.opt.Group.Moved(s.backend)) && s.again(true) {
+			return errAgain
+		}
 		err := s.refuse(q, res.err)
 		if res.lost {
 			return firstErr(err, ErrBackendLost)

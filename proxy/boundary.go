@@ -2,6 +2,7 @@ package proxy
 
 import (
 	"context"
+	"errors"
 	"slices"
 
 	"cohort/internal/wire"
@@ -136,9 +137,17 @@ func (s *session) end(ctx context.Context, q *stmt, st *sqlparse.Statement) erro
 		res, err = s.rollbackTx()
 	}
 	if err != nil {
+		if st.Class == sqlparse.Rollback && !chain && isBackendLost(err) && !errors.Is(err, errOutcome) && s.goesOn() {
+			// It is rolled back all the same.
+			s.leave()
+			return firstErr(s.sendOK(&wire.OK{Status: s.shownStatus(s.status)}, q.more), ErrBackendLost)
+		}
 		return s.lostInTx(err)
 	}
-	s.status = res.ok.Status &^ (wire.StatusInTrans | wire.StatusInTransReadonly)
+	if !res.lost {
+		s.status = res.ok.Status
+	}
+	s.status &^= wire.StatusInTrans | wire.StatusInTransReadonly
 	if res.err != nil {
 		return firstErr(s.refuse(q, res.err), lostIf(res.lost))
 	}
@@ -147,6 +156,8 @@ func (s *session) end(ctx context.Context, q *stmt, st *sqlparse.Statement) erro
 		ok.Trackers = wire.AppendTracker(nil, wire.TrackGTIDs, res.gtid)
 	}
 	switch {
+	case res.lost && chain: // the next transaction cannot begin
+		return firstErr(s.sendOK(&ok, false), errClose)
 	case res.lost:
 		return firstErr(s.sendOK(&ok, false), ErrBackendLost)
 	case release:

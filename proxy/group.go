@@ -23,6 +23,9 @@ type Group interface {
 	// Primary returns the mysqld that takes writes. It may wait, up to ctx, for
 	// there to be one.
 	Primary(ctx context.Context) (Backend, error)
+	// Moved reports whether sessions on b have to move: the group's primary is
+	// another one. It is called for every command, and must be cheap.
+	Moved(b Backend) bool
 	// NewXID returns an xid that nobody can guess and nobody else uses: the
 	// gtrid as plain ASCII without quotes, at most 64 bytes.
 	NewXID() string

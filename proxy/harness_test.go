@@ -46,6 +46,9 @@ func (g *soloGroup) Primary(context.Context) (Backend, error) {
 	return Backend{Network: g.network, Addr: addr, Local: true}, nil
 }
 
+// Moved implements Group.
+func (g *soloGroup) Moved(Backend) bool { return false }
+
 func (g *soloGroup) NewXID() string {
 	g.mu.Lock()
 	defer g.mu.Unlock()

@@ -3,6 +3,7 @@ package proxy
 import (
 	"context"
 	"errors"
+	"fmt"
 
 	"cohort/internal/wire"
 	"cohort/sqlparse"
@@ -54,8 +55,12 @@ func (s *session) lostInTx(err error) error {
 	switch {
 	case errors.Is(err, errOutcome):
 		_ = s.sendErr(unknownOutcome("transaction", err))
-	case isBackendLost(err):
-		_ = s.sendErr(lostError())
+	case errors.Is(err, errAgain):
+	case isBackendLost(err) && !s.answered:
+		if s.again(true) {
+			return fmt.Errorf("%w: %w", errAgain, err)
+		}
+		s.tellLost()
 	}
 	return err
 }

@@ -36,6 +36,7 @@ func foldEqual(b []byte, s string) bool { return strings.EqualFold(string(b), s)
 // for every closing packet, in order.
 func (s *session) noteOK(ok *wire.OK) {
 	s.status = ok.Status
+	s.noteState(ok)
 	if s.mode.NoBackslashEscapes != (ok.Status&wire.StatusNoBackslashEscapes != 0) {
 		s.mode.NoBackslashEscapes = !s.mode.NoBackslashEscapes
 	}
@@ -50,6 +51,8 @@ func (s *session) noteOK(ok *wire.OK) {
 			}
 		case wire.TrackSchema:
 			s.schema, _ = ok.Trackers.Schema()
+		case wire.TrackStateChange:
+			s.stateChanged = true
 		case wire.TrackGTIDs:
 			if g := ok.Trackers.GTID(); g != "" {
 				if s.pendingGTID != "" {
@@ -195,6 +198,9 @@ func (s *session) notePending(ok *wire.OK) {
 // send queues the statement's command for the backend.
 func (s *session) send(q *stmt) error {
 	switch {
+	case q.payload != nil:
+		s.sent = true
+		return s.r.ForwardAs(q.payload)
 	case q.query:
 		if !s.sent && len(q.text) == len(s.cmd.Payload)-s.textAt && sameMemory(q.text, s.cmd.Payload[s.textAt:]) {
 			s.sent = true
@@ -229,6 +235,9 @@ func sameMemory(a, b []byte) bool {
 // response relays the backend's response to code but for its final packet.
 func (s *session) response(code byte, _ bool) (reply, error) {
 	opt := relay.ResponseOptions{Hold: true, Rewrite: s.rewrite}
+	if code == wire.ComStmtPrepare {
+		opt.StmtID = s.clientID
+	}
 	out, err := s.r.Response(code, &opt)
 	if err != nil {
 		return reply{}, err
@@ -349,6 +358,7 @@ func (s *session) sendFinal(r *reply, more bool) error {
 	if r.err == nil && (out.Kind == relay.KindOK || out.Kind == relay.KindEOF) {
 		out.OK = r.ok
 	}
+	s.answered = !more
 	if !out.Held {
 		return nil
 	}
@@ -363,11 +373,17 @@ func (s *session) sendOK(ok *wire.OK, more bool) error {
 	if len(own.Trackers) > 0 || s.owed != "" {
 		own.Trackers = s.shownTrackers(own.Trackers)
 	}
+	s.answered = !more
 	return s.r.SendOK(&own)
 }
 
-func (s *session) sendErr(e *wire.ServerError) error { return s.r.SendError(e) }
+func (s *session) sendErr(e *wire.ServerError) error {
+	err := s.r.SendError(e)
+	s.answered = err == nil
+	return err
+}
 
 func (s *session) sendResult(cols []wire.Column, rows [][][]byte, ok *wire.OK) error {
+	s.answered = ok.Status&wire.StatusMoreResults == 0
 	return s.r.SendResult(cols, rows, ok)
 }

@@ -21,6 +21,22 @@ type preparedStatement struct {
 	st      sqlparse.Statement
 	text    []byte
 	targets []sqlparse.TableName
+	effects effects
+
+	// full is the whole text, to prepare it again on another server; nil where
+	// that is not remembered. name is the statement's as spelled by PREPARE.
+	full []byte
+	name []byte
+	// id is the server's, which is the client's too until the session moves; gen
+	// tells on which of the session's servers it is valid.
+	id      uint32
+	gen     uint64
+	params  uint16
+	columns uint16
+	bound   bool   // the server has the types
+	types   []byte // of the parameters, as the client sent them last
+	long    bool   // parameters were sent by COM_STMT_SEND_LONG_DATA
+	lost    bool   // those were sent to a server that is gone
 }
 
 func keepText(st *sqlparse.Statement, text []byte) []byte {
@@ -44,23 +60,46 @@ func (s *session) prepare(ctx context.Context) error {
 			return err
 		}
 	}
-	if err := s.send(&q); err != nil {
+	var r reply
+	err := s.repeat(ctx, &stmt{st: sqlparse.Statement{Class: sqlparse.Prepare}}, func() (err error) {
+		if err = s.send(&q); err != nil {
+			return err
+		}
+		if r, err = s.response(wire.ComStmtPrepare, false); err != nil {
+			return s.lostDuring(&stmt{st: sqlparse.Statement{Class: sqlparse.Prepare}}, err)
+		}
+		return nil
+	})
+	if err != nil || s.answered {
 		return err
-	}
-	r, err := s.response(wire.ComStmtPrepare, false)
-	if err != nil {
-		return s.lostDuring(&stmt{st: sqlparse.Statement{Class: sqlparse.Prepare}}, err)
 	}
 	if r.err != nil {
 		return s.sendErr(r.err)
 	}
-	if r.out.Kind == relay.KindOther && len(s.prepared) < maxNamed {
-		if s.prepared == nil {
-			s.prepared = make(map[uint32]preparedStatement)
-		}
-		s.prepared[r.out.StmtID] = preparedStatement{st: st, text: keepText(&st, text), targets: s.targets(&st, text)}
+	s.answered = true
+	if r.out.Kind == relay.KindOther {
+		s.remember(&r, &st, text)
 	}
 	return nil
+}
+
+// remember keeps what was prepared by COM_STMT_PREPARE.
+func (s *session) remember(r *reply, st *sqlparse.Statement, text []byte) {
+	if len(s.prepared) >= maxNamed {
+		s.kept.spoil("it prepared too many statements")
+		return
+	}
+	p := &preparedStatement{st: *st, text: keepText(st, text), targets: s.targets(st, text), effects: effectsOf(st, text, s.mode),
+		id: r.out.StmtID, gen: s.gen, params: r.out.Params, columns: r.out.Columns}
+	if s.cmd.Streamed {
+		s.kept.spoil("it prepared a statement that is too long to be remembered")
+	} else if s.kept.spend(len(text)) {
+		p.full = bytes.Clone(text)
+	}
+	if s.prepared == nil {
+		s.prepared = make(map[uint32]*preparedStatement)
+	}
+	s.prepared[r.out.ClientID] = p
 }
 
 // execute handles COM_STMT_EXECUTE.
@@ -68,7 +107,11 @@ func (s *session) execute(ctx context.Context) error {
 	q := stmt{execute: true}
 	if arg := s.cmd.Arg(); len(arg) >= 4 {
 		if p, ok := s.prepared[binary.LittleEndian.Uint32(arg)]; ok {
-			q.inner, q.innerText, q.targets, q.known = p.st, p.text, p.targets, true
+			q.inner, q.innerText, q.targets, q.effects, q.known = p.st, p.text, p.targets, p.effects, true
+			q.binary = p
+		} else if s.gen > 0 {
+			s.diag = nil
+			return s.sendErr(unknownStatement(arg, "mysql_stmt_precheck"))
 		}
 	}
 	q.st = sqlparse.Statement{Class: sqlparse.Execute}
@@ -105,7 +148,11 @@ func (s *session) noteText(q *stmt) (preparedStatement, error) {
 		text = []byte(rs[0].Str(0, 0))
 	}
 	st := sqlparse.Classify(text, s.mode)
-	return preparedStatement{st: st, text: bytes.Clone(text[:min(len(text), 4096)]), targets: s.targets(&st, text)}, nil
+	p := preparedStatement{st: st, text: bytes.Clone(text[:min(len(text), 4096)]), targets: s.targets(&st, text), effects: effectsOf(&st, text, s.mode)}
+	if s.kept.spend(len(text)) {
+		p.full = bytes.Clone(text)
+	}
+	return p, nil
 }
 
 // prepareText handles PREPARE.
@@ -124,11 +171,14 @@ func (s *session) prepareText(ctx context.Context, q *stmt) error {
 	if err := s.run(ctx, q); err != nil {
 		return err
 	}
-	delete(s.texts, name) // PREPARE drops one of the same name, also when it fails
-	if !q.failed && len(s.texts) < maxNamed {
+	s.forget(q) // PREPARE drops one of the same name, also when it fails
+	if !q.failed && len(s.texts) >= maxNamed {
+		s.kept.spoil("it prepared too many statements")
+	} else if !q.failed {
 		if s.texts == nil {
 			s.texts = make(map[string]preparedStatement)
 		}
+		p.name = bytes.Clone(q.st.Name.Of(q.text))
 		s.texts[name] = p
 	}
 	return nil
@@ -138,11 +188,15 @@ func (s *session) prepareText(ctx context.Context, q *stmt) error {
 func (s *session) executeText(q *stmt) {
 	q.execute = true
 	if p, ok := s.texts[statementName(q.st.Name.Of(q.text))]; ok {
-		q.inner, q.innerText, q.targets, q.known = p.st, p.text, p.targets, true
+		q.inner, q.innerText, q.targets, q.effects, q.known = p.st, p.text, p.targets, p.effects, true
 	}
 }
 
-func (s *session) forget(q *stmt) { delete(s.texts, statementName(q.st.Name.Of(q.text))) }
+func (s *session) forget(q *stmt) {
+	name := statementName(q.st.Name.Of(q.text))
+	s.kept.memory -= len(s.texts[name].full)
+	delete(s.texts, name)
+}
 
 // unescape returns the content of a string literal.
 func unescape(lit []byte, mode sqlparse.Mode) []byte {

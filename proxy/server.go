@@ -15,6 +15,7 @@ import (
 	"fmt"
 	"net"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/rs/zerolog"
@@ -50,6 +51,9 @@ type Options struct {
 	// LostWait bounds the wait for a verdict on a transaction that the group may
 	// never hear of, because the server went away around XA PREPARE; 0 for 30 s.
 	LostWait time.Duration
+	// RebuildWait bounds how long a command waits for a new primary that its
+	// session can be moved to, 0 for 30 s.
+	RebuildWait time.Duration
 	// Kill ends a session of a backend by its thread id, with a privileged
 	// connection: for clients that went away during a long statement. If nil,
 	// the client's own password is used where it is known.
@@ -66,6 +70,8 @@ type Server struct {
 	acc   *relay.Acceptor
 	watch *relay.Watch
 	calls callCache
+	// rebuilt counts sessions that were moved to another server.
+	rebuilt atomic.Uint64
 
 	mu       sync.Mutex
 	conns    map[net.Conn]func() // closes everything about a client
@@ -88,9 +94,12 @@ func New(opt Options) (*Server, error) {
 	if opt.LostWait <= 0 {
 		opt.LostWait = 30 * time.Second
 	}
+	if opt.RebuildWait <= 0 {
+		opt.RebuildWait = 30 * time.Second
+	}
 	acc, err := relay.New(relay.Options{
 		ClientTLS: opt.TLS, BackendTLS: opt.BackendTLS, Compression: true,
-		Secrets: relay.NewSecrets(), ConnectTimeout: 2 * opt.ConnectTimeout,
+		Secrets: relay.NewSecrets(), DemandQuietly: true, ConnectTimeout: 2 * opt.ConnectTimeout,
 		IdleTimeout: opt.IdleTimeout, MaxInline: wire.MaxPayload - 1,
 	})
 	if err != nil {
@@ -114,6 +123,9 @@ func (s *Server) Connections() int {
 	defer s.mu.Unlock()
 	return len(s.conns)
 }
+
+// Rebuilt is how often a session was moved to another server.
+func (s *Server) Rebuilt() uint64 { return s.rebuilt.Load() }
 
 // Run serves until ctx ends or the listener fails, and returns when every
 // session has ended.
@@ -216,6 +228,8 @@ func (s *Server) client(ctx context.Context, nc net.Conn) {
 	}
 	defer func() { _ = r.Close() }()
 	ss := &session{srv: s, r: r, log: log, backend: backend, multi: r.ClientCaps.Has(wire.MultiStatements)}
+	ss.ctx = ctx
+	ss.where.Store(&place{backend, r.ThreadID()})
 	s.mu.Lock()
 	closed := s.closed
 	s.conns[nc] = func() { _ = r.Close() }
@@ -225,7 +239,7 @@ func (s *Server) client(ctx context.Context, nc net.Conn) {
 	}
 	w := s.watch.Add(r, relay.WatchEvents{
 		ClientGone:  func() { s.kill(ctx, ss) },
-		BackendGone: func() { ss.backendGone() },
+		BackendGone: func() { s.sessions.Go(ss.backendGone) },
 	})
 	defer w.Remove()
 	err = ss.serve(ctx)
@@ -241,20 +255,33 @@ func (s *Server) client(ctx context.Context, nc net.Conn) {
 // farewellTimeout bounds reading and passing on what a server said last.
 const farewellTimeout = 200 * time.Millisecond
 
-// backendGone ends an idle session whose server closed the connection, and passes
-// on what the server said before (that the client was idle for too long, for
-// instance), as the server would have told it. A session at work, which may be
-// waiting for a verdict, finds out by itself; from here on this one cannot begin
-// to work.
+// backendGone looks after an idle session whose server closed the connection. If
+// the server ended just this session, the client's ends too, and is told what the
+// server said last (that it was idle for too long, for instance). Otherwise it is
+// built again elsewhere with the next command. A session at work finds out by
+// itself.
 func (s *session) backendGone() {
-	if !s.busy.CompareAndSwap(false, true) {
+	if !s.own.TryLock() {
 		return
 	}
-	defer func() { _ = s.r.Client.Close() }()
+	defer s.own.Unlock()
+	if s.down || s.ended {
+		return
+	}
 	b := s.r.Backend.Conn
 	_ = b.NetConn().SetReadDeadline(time.Now().Add(farewellTimeout))
 	p, err := b.ReadPacket(1 << 16)
-	if err != nil || len(p) == 0 || p[0] != wire.HeaderERR || s.r.Client.Compression() != wire.NoCompression {
+	said := err == nil && len(p) > 0 && p[0] == wire.HeaderERR
+	if e, perr := wire.ParseERR(p); said && perr == nil && e.Code == erServerShutdown {
+		said = false
+	}
+	s.down = true
+	if !said && !s.alone() {
+		return
+	}
+	s.ended = true
+	defer func() { _ = s.r.Client.Close() }()
+	if !said || s.r.Client.Compression() != wire.NoCompression {
 		return
 	}
 	msg := make([]byte, wire.HeaderSize, wire.HeaderSize+len(p))
@@ -275,7 +302,8 @@ func (s *Server) kill(ctx context.Context, ss *session) {
 		defer cancel()
 		var err error
 		if s.opt.Kill != nil {
-			err = s.opt.Kill(ctx, ss.backend, ss.r.ThreadID())
+			at := ss.where.Load()
+			err = s.opt.Kill(ctx, at.backend, at.thread)
 		} else {
 			err = s.killAsClient(ctx, ss)
 		}
@@ -286,16 +314,15 @@ func (s *Server) kill(ctx context.Context, ss *session) {
 }
 
 func (s *Server) killAsClient(ctx context.Context, ss *session) error {
+	at := ss.where.Load()
 	login := ss.r.Login
 	login.DB = ""
-	cl, err := s.acc.OpenBackend(ctx, func(ctx context.Context) (net.Conn, error) {
-		return new(net.Dialer).DialContext(ctx, ss.backend.Network, ss.backend.Addr)
-	}, &login)
+	cl, err := s.acc.OpenBackend(ctx, dialer(at.backend), &login)
 	if err != nil {
 		return err
 	}
 	defer func() { _ = cl.Quit() }()
-	_, err = cl.Exec(ctx, fmt.Sprintf("KILL %d", ss.r.ThreadID()))
+	_, err = cl.Exec(ctx, fmt.Sprintf("KILL %d", at.thread))
 	return err
 }
 

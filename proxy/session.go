@@ -2,12 +2,15 @@ package proxy
 
 import (
 	"context"
+	"encoding/binary"
 	"errors"
 	"fmt"
 	"net"
 	"runtime/debug"
 	"strconv"
+	"sync"
 	"sync/atomic"
+	"time"
 
 	"github.com/rs/zerolog"
 
@@ -25,9 +28,27 @@ type session struct {
 	log     zerolog.Logger
 	backend Backend
 
-	// busy: a command is being worked on, or the watch has found that the server
-	// is gone and ends the session. Whoever sets it owns both connections.
-	busy atomic.Bool
+	// own is held while a command is worked on, or while the watch looks at why
+	// the server is gone: whoever holds it owns both connections and all fields.
+	own   sync.Mutex
+	ended bool // by the watch
+	// where is backend and thread id for other goroutines.
+	where atomic.Pointer[place]
+	ctx   context.Context // of serve
+
+	// What it takes to go on elsewhere, see rebuild.go.
+	kept         kept
+	stateChanged bool      // by the statement that runs, says the server
+	since        time.Time // the session began on this backend
+	down         bool      // the backend is lost or left
+	judged, ends bool      // ends, once judged: the client's session ends with it
+	gen          uint64    // counts the backends
+	lastID       uint32    // highest prepared statement id the client was told
+	blank        bool      // the diagnostics of the last statement are lost
+	answered     bool      // the client has its whole answer
+	outside      bool      // the statement began outside a transaction
+	tries        int       // how often the command was begun again
+	cur          *stmt
 
 	cmd    *relay.Command
 	textAt int    // where the statement's text begins in cmd.Payload
@@ -71,7 +92,7 @@ type session struct {
 	diag                *diagnostics
 	multi               bool // CLIENT_MULTI_STATEMENTS is on
 
-	prepared map[uint32]preparedStatement
+	prepared map[uint32]*preparedStatement
 	texts    map[string]preparedStatement
 }
 
@@ -101,28 +122,41 @@ func (s *session) serve(ctx context.Context) (err error) {
 	if err := s.setup(); err != nil {
 		return s.refuseAll(err)
 	}
+	s.since = time.Now()
 	for {
 		cmd, err := s.r.ReadCommand()
 		if err != nil {
 			return err
 		}
-		if !s.busy.CompareAndSwap(false, true) {
-			return ErrBackendLost
-		}
-		s.cmd, s.sent, s.prefix = cmd, false, nil
-		err = s.command(ctx)
-		if cap(s.buf) > maxKept {
-			s.buf = nil
-		}
-		s.busy.Store(false)
-		if errors.Is(err, errStreamed) {
-			err = errors.Join(err, s.sendErr(wire.NewError(erNotSupportedYet, "42000",
-				"This version of MySQL doesn't yet support 'this statement in a packet of more than 16 MB through cohort'")))
-		}
-		if err != nil {
+		if err := s.one(ctx, cmd); err != nil {
 			return err
 		}
 	}
+}
+
+// one runs one command. An error ends the session.
+func (s *session) one(ctx context.Context, cmd *relay.Command) error {
+	s.own.Lock()
+	defer s.own.Unlock()
+	if s.ended {
+		return ErrBackendLost
+	}
+	s.cmd, s.sent, s.prefix, s.answered, s.tries, s.cur = cmd, false, nil, false, 0, nil
+	done, err := s.settle(ctx)
+	if !done && err == nil {
+		err = s.command(ctx)
+	}
+	if cap(s.buf) > maxKept {
+		s.buf = nil
+	}
+	if errors.Is(err, errStreamed) {
+		return errors.Join(err, s.sendErr(wire.NewError(erNotSupportedYet, "42000",
+			"This version of MySQL doesn't yet support 'this statement in a packet of more than 16 MB through cohort'")))
+	}
+	if err != nil && s.survives(err) {
+		return nil
+	}
+	return err
 }
 
 // refuseAll answers the first command of a session that could not be set up (an
@@ -149,11 +183,11 @@ func (s *session) command(ctx context.Context) error {
 		return s.execute(ctx)
 	case wire.ComStmtClose:
 		if arg := s.cmd.Arg(); len(arg) >= 4 {
-			delete(s.prepared, uint32(arg[0])|uint32(arg[1])<<8|uint32(arg[2])<<16|uint32(arg[3])<<24)
+			return s.closeStatement(binary.LittleEndian.Uint32(arg))
 		}
 		return s.oneWay()
-	case wire.ComStmtSendLongData:
-		return s.oneWay()
+	case wire.ComStmtSendLongData, wire.ComStmtReset, wire.ComStmtFetch:
+		return s.ofStatement(ctx)
 	case wire.ComQuit:
 		_ = s.oneWay()
 		return errClose
@@ -196,12 +230,24 @@ func (s *session) pass(ctx context.Context) error {
 	if code != wire.ComPing && code != wire.ComStatistics {
 		s.diag = nil
 	}
-	if err := s.r.Forward(); err != nil {
+	var r reply
+	err := s.repeat(ctx, nil, func() (err error) {
+		if !s.sent {
+			err = s.r.Forward()
+		} else {
+			err = s.r.Queue(code, s.cmd.Arg())
+		}
+		s.sent = true
+		if err == nil {
+			r, err = s.response(code, false)
+		}
+		if err != nil {
+			return s.lostInTx(err)
+		}
+		return nil
+	})
+	if err != nil || s.answered {
 		return err
-	}
-	r, err := s.response(code, false)
-	if err != nil {
-		return s.lostInTx(err)
 	}
 	if e := s.settleDirect(ctx, "command"); e != nil {
 		return s.sendErr(e)
@@ -245,6 +291,7 @@ func (s *session) fresh(ctx context.Context, r *reply) error {
 	s.tx, s.xa, s.oneShot, s.diag = transaction{}, clientBranch{}, nil, nil
 	s.locked, s.temp, s.unwrapNext, s.owed = false, false, false, ""
 	s.prepared, s.texts, s.tempTables, s.routines = nil, nil, nil, nil
+	s.kept = kept{}
 	if e := s.settleDirect(ctx, "command"); e != nil {
 		return s.sendErr(e)
 	}

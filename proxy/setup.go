@@ -10,8 +10,22 @@ import (
 
 // followed are the variables that a session follows by its system variable
 // tracker.
+//
+// The list is explicit because "*" makes the server tell the statement_id with
+// every reply. Variables that are not in it are asked for when a SET names them.
 var followed = [...]string{"sql_mode", "completion_type", "character_set_client", "character_set_results",
-	"session_track_gtids", "session_track_transaction_info", "sql_log_bin"}
+	"session_track_gtids", "session_track_transaction_info", "sql_log_bin",
+	"character_set_connection", "collation_connection", "time_zone", "autocommit", "transaction_isolation", "transaction_read_only",
+	"foreign_key_checks", "unique_checks", "sql_safe_updates", "sql_select_limit", "sql_notes", "sql_warnings", "sql_auto_is_null",
+	"sql_big_selects", "sql_quote_show_create", "group_concat_max_len", "wait_timeout", "interactive_timeout", "net_read_timeout",
+	"net_write_timeout", "lock_wait_timeout", "innodb_lock_wait_timeout", "max_execution_time", "optimizer_switch", "timestamp",
+	"last_insert_id", "lc_messages", "lc_time_names", "div_precision_increment", "auto_increment_increment", "auto_increment_offset",
+	"default_storage_engine", "tmp_table_size", "max_heap_table_size", "sort_buffer_size", "join_buffer_size",
+	"cte_max_recursion_depth", "explicit_defaults_for_timestamp", "default_week_format", "sql_require_primary_key"}
+
+// ownTrackers turns on what a session lives by.
+const ownTrackers = "SET SESSION session_track_gtids=OWN_GTID, SESSION session_track_transaction_info=STATE, SESSION session_track_schema=ON, " +
+	"SESSION session_track_state_change=ON, SESSION session_track_system_variables='"
 
 // follow adds followed to a list of variables; the server refuses duplicates.
 func follow(list string) string {
@@ -53,9 +67,9 @@ func (s *session) setup() error {
 		return fmt.Errorf("proxy: set up a session: %w", rs[0].Err)
 	}
 	v := &rs[0]
-	s.sysVar("sql_mode", v.Str(0, 0))
-	s.sysVar("completion_type", v.Str(0, 1))
-	s.sysVar("character_set_client", v.Str(0, 2))
+	s.apply("sql_mode", v.Str(0, 0))
+	s.apply("completion_type", v.Str(0, 1))
+	s.apply("character_set_client", v.Str(0, 2))
 	s.shows = 0
 	s.show(wire.TrackGTIDs, v.Str(0, 3) != "OFF")
 	s.showTx(v.Str(0, 4))
@@ -69,8 +83,7 @@ func (s *session) setup() error {
 	s.schema = v.Str(0, 7)
 	s.collation = uint16(s.r.Login.Charset)
 	s.followed = follow(s.shownVars)
-	if rs, err = s.exec("SET SESSION session_track_gtids=OWN_GTID, SESSION session_track_transaction_info=STATE, SESSION session_track_schema=ON, " +
-		"SESSION session_track_system_variables='" + s.followed + "'"); err != nil {
+	if rs, err = s.exec(ownTrackers + s.followed + "'"); err != nil {
 		return err
 	}
 	if rs[0].Err != nil {
@@ -106,8 +119,7 @@ func versionNumber(v string) int {
 // retrack turns the trackers on again that a routine turned off. A SET of the
 // client's own goes through trackersChanged.
 func (s *session) retrack() error {
-	rs, err := s.exec("SET SESSION session_track_gtids=OWN_GTID, SESSION session_track_transaction_info=STATE, SESSION session_track_schema=ON, " +
-		"SESSION session_track_system_variables='" + s.followed + "'")
+	rs, err := s.exec(ownTrackers + s.followed + "'")
 	if err != nil {
 		return err
 	}
@@ -171,7 +183,12 @@ func (s *session) trackersChanged() error {
 		if on[0] != "1" {
 			set = append(set, "SESSION session_track_schema=ON")
 		}
-		s.show(wire.TrackStateChange, on[1] == "1")
+		if on[1] != "1" || s.named("session_track_state_change") {
+			s.show(wire.TrackStateChange, on[1] == "1")
+		}
+		if on[1] != "1" {
+			set = append(set, "SESSION session_track_state_change=ON")
+		}
 	}
 	if len(set) == 0 {
 		s.untracked = false
@@ -192,8 +209,14 @@ func (s *session) named(variable string) bool {
 	return strings.Contains(strings.ToLower(string(s.cmd.Payload)), variable)
 }
 
-// sysVar follows a variable of the session.
+// sysVar follows a variable of the session that was changed.
 func (s *session) sysVar(name, value string) {
+	s.kept.setVar(name, value)
+	s.apply(name, value)
+}
+
+// apply draws the conclusions from a variable's value.
+func (s *session) apply(name, value string) {
 	switch name {
 	case "sql_mode":
 		s.mode.ANSIQuotes = strings.Contains(","+value+",", ",ANSI_QUOTES,")

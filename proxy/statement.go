@@ -2,6 +2,7 @@ package proxy
 
 import (
 	"context"
+	"fmt"
 
 	"cohort/internal/wire"
 	"cohort/sqlparse"
@@ -24,6 +25,12 @@ type stmt struct {
 	// targets are what a prepared statement writes, where that matters.
 	targets []sqlparse.TableName
 	execute bool
+	// effects are those of what an EXECUTE executes.
+	effects effects
+	// binary is the statement that COM_STMT_EXECUTE executes, payload the command
+	// that is sent in place of the client's own; nil is none.
+	binary  *preparedStatement
+	payload []byte
 	// more: another statement of the same text follows.
 	more bool
 	// failed is set once an ERR packet was sent for it.
@@ -76,7 +83,25 @@ func wraps(c sqlparse.Class) bool {
 
 // run runs one statement and answers the client. The error ends the session.
 func (s *session) run(ctx context.Context, q *stmt) error {
-	err := s.dispatch(ctx, q)
+	blank := s.blank
+	s.blank, s.stateChanged = false, false
+	err := s.repeat(ctx, q, func() error {
+		if q.binary != nil {
+			if done, err := s.ready(q); done || err != nil {
+				return err
+			}
+		}
+		if st := q.effective(); blank && s.diag == nil && (st.Class == sqlparse.Diagnostics || st.Has(sqlparse.FlagRowCount|sqlparse.FlagDiagVar)) {
+			return s.refuse(q, wire.NewError(erUnknown, "HY000", "The diagnostics of the last statement were lost with the primary's server"))
+		}
+		return s.dispatch(ctx, q)
+	})
+	if q.binary != nil {
+		q.binary.long = false
+	}
+	if err == nil {
+		err = s.keep(q)
+	}
 	if err == nil && s.untracked && !s.tx.open() && s.status&wire.StatusInTrans == 0 {
 		return s.retrack()
 	}
@@ -196,13 +221,16 @@ func (s *session) lostDuring(q *stmt, err error) error {
 	if !isBackendLost(err) {
 		return err
 	}
+	if s.again(false) {
+		return fmt.Errorf("%w: %w", errAgain, err)
+	}
 	switch q.class() {
 	case sqlparse.Read, sqlparse.Set, sqlparse.Use, sqlparse.Diagnostics, sqlparse.Begin, sqlparse.Rollback,
 		sqlparse.Prepare, sqlparse.Deallocate, sqlparse.Handler, sqlparse.Savepoint, sqlparse.RollbackTo:
-		_ = s.sendErr(lostError())
+		s.tellLost()
 	case sqlparse.DML:
 		if s.status&wire.StatusInTrans != 0 {
-			_ = s.sendErr(lostError())
+			s.tellLost()
 			break
 		}
 		fallthrough

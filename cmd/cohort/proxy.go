@@ -69,6 +69,9 @@ func (g group) Primary(ctx context.Context) (proxy.Backend, error) {
 	return proxy.Backend(b), err
 }
 
+// Moved implements proxy.Group.
+func (g group) Moved(b proxy.Backend) bool { return g.Router.Moved(router.Backend(b)) }
+
 // Expect implements proxy.Group.
 func (g group) Expect(xid string) proxy.Ticket { return ticket{g.Router.Expect(xid)} }
 

@@ -234,7 +234,8 @@ func (a *authRelay) more(p []byte) error {
 // known and is wanted, the client is asked for it as if the backend had.
 func (a *authRelay) fastOK(p []byte) error {
 	a.matchRemembered()
-	if a.known || !a.r.acc.opt.DemandPassword || a.factor != 0 {
+	demand := a.r.acc.opt.DemandPassword || a.r.acc.opt.DemandQuietly && a.r.sendsPassword()
+	if a.known || !demand || a.factor != 0 {
 		// The OK follows at once: no flush.
 		if err := a.r.Client.WritePacket(p); err != nil {
 			return clientErr(err)
@@ -255,6 +256,21 @@ func (a *authRelay) fastOK(p []byte) error {
 	}
 	a.learn(pw)
 	return nil
+}
+
+// fetchers are drivers, as they name themselves, that ask for the public key
+// whenever it is wanted.
+var fetchers = [...]string{"Go-MySQL-Driver", "Node-MySQL-2"}
+
+// sendsPassword reports whether the client sends its password on demand,
+// however it is configured.
+func (r *Relay) sendsPassword() bool {
+	for _, name := range fetchers {
+		if bytes.Contains(r.Login.Attributes, []byte(name)) {
+			return true
+		}
+	}
+	return r.Client.Secure()
 }
 
 // fullAuth: the backend wants the password itself.

@@ -6,6 +6,9 @@ import (
 	"cohort/internal/wire"
 )
 
+// otherPlugin is a client plugin that no account names.
+const otherPlugin = "cohort_none"
+
 // ChangeUser relays the client's present command, a COM_CHANGE_USER, with its
 // authentication exchange, and keeps Login up to date. On success the outcome is
 // an OK, held if o says so. When the backend refuses, the client has been told,
@@ -38,7 +41,11 @@ func (r *Relay) ChangeUser(o *ResponseOptions) (Outcome, error) {
 	if auth.plugin == "" {
 		auth.plugin = wire.PluginNative
 	}
-	if cu.AuthResponse, err = auth.answer(cu.AuthResponse); err != nil {
+	if r.moved {
+		// The client's answer is to a salt that this backend never gave: a plugin
+		// that it does not have makes it give one.
+		auth.plugin, cu.AuthPlugin, cu.AuthResponse = otherPlugin, otherPlugin, nil
+	} else if cu.AuthResponse, err = auth.answer(cu.AuthResponse); err != nil {
 		return out, err
 	}
 	b.Seq = 0

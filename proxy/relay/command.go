@@ -58,6 +58,7 @@ func (r *Relay) ReadCommand() (*Command, error) {
 			r.tell(wire.NewError(errOutOfOrder, stateComm, "Got packets out of order")))
 	}
 	r.cmdLen = n
+	r.begun, r.torn = false, false
 	r.cmd = Command{Streamed: n > r.acc.opt.MaxInline}
 	want := n
 	if r.cmd.Streamed {

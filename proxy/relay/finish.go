@@ -1,6 +1,7 @@
 package relay
 
 import (
+	"errors"
 	"fmt"
 
 	"cohort/internal/wire"
@@ -166,8 +167,15 @@ func (r *Relay) SendEOF(ok *wire.OK) error {
 	return r.sendClient(r.encode(&Outcome{Kind: KindEOF, OK: *ok}))
 }
 
+// errTorn: the client is in the middle of something that only the backend could
+// have ended.
+var errTorn = errors.New("the response broke off where no error can be told")
+
 // SendError answers the client's present command with an ERR packet.
 func (r *Relay) SendError(e *wire.ServerError) error {
+	if r.torn {
+		return clientErr(errTorn)
+	}
 	if err := r.DropCommand(); err != nil {
 		return err
 	}

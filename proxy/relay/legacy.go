@@ -60,6 +60,10 @@ func (s *scanner) prepared() error {
 	s.out.Columns = binary.LittleEndian.Uint16(p[5:])
 	s.out.Params = binary.LittleEndian.Uint16(p[7:])
 	s.out.Warnings = binary.LittleEndian.Uint16(p[10:])
+	if s.o.StmtID != nil {
+		s.out.ClientID = s.o.StmtID(s.out.StmtID)
+		binary.LittleEndian.PutUint32(p[1:], s.out.ClientID)
+	}
 	defined := len(p) < 13 || !s.r.Backend.Caps.Has(wire.OptionalResultsetMetadata) || p[12] != 0
 	if err := s.accept(); err != nil {
 		return err

@@ -33,9 +33,10 @@ type Outcome struct {
 	Held bool
 
 	// COM_STMT_PREPARE only.
-	StmtID  uint32
-	Params  uint16
-	Columns uint16
+	StmtID   uint32
+	ClientID uint32 // what ResponseOptions.StmtID made of it
+	Params   uint16
+	Columns  uint16
 }
 
 // Failed reports whether the response ended with an error.
@@ -58,6 +59,9 @@ type ResponseOptions struct {
 	ClearStatus  wire.Status
 	SetStatus    wire.Status
 	DropTrackers wire.TrackerSet
+	// StmtID, if not nil, maps the statement id in the answer to
+	// COM_STMT_PREPARE to the one the client is told.
+	StmtID func(id uint32) uint32
 	// Rewrite, if not nil, runs on every closing packet that goes to the
 	// client, after the changes above, and may change it in place or block. last
 	// is false for all but the final one. It returns whether it changed

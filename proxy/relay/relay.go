@@ -54,6 +54,10 @@ type Options struct {
 	// where the backend was content with the fast path, so that the session
 	// can be opened again elsewhere.
 	DemandPassword bool
+	// DemandQuietly is DemandPassword for those clients only that send it without
+	// being configured to fetch a public key: over TLS, over a Unix socket, and
+	// with drivers that are known to fetch the key by themselves.
+	DemandQuietly bool
 	// ConnectTimeout bounds the connection phase, 0 for 10 s.
 	ConnectTimeout time.Duration
 	// IdleTimeout bounds the wait for a command, 0 for none. It may fire up to
@@ -142,11 +146,17 @@ type Relay struct {
 	// salt of the client's login, in use again for COM_CHANGE_USER.
 	salt   []byte
 	plugin string
+	// moved: the backend is not the one whose greeting the client saw.
+	moved bool
+	// begun: a part of a response that broke off is with the client; torn: its
+	// end cannot be an ERR packet.
+	begun, torn bool
 }
 
 // SetBackend puts another backend in the place of the present one, which the
 // caller closes. No response may be outstanding that somebody still wants.
 func (r *Relay) SetBackend(b *wire.Client) {
+	r.moved = r.Backend != nil
 	r.Backend = b
 	r.expect = r.expect[:0]
 	raw := b.Conn.RawConn()
@@ -156,10 +166,18 @@ func (r *Relay) SetBackend(b *wire.Client) {
 // ThreadID is the id of the session on the present backend.
 func (r *Relay) ThreadID() uint32 { return r.Backend.ThreadID() }
 
-// Close closes both connections. It may be called from any goroutine as long as
-// nobody calls SetBackend meanwhile.
+// Begun reports whether a part of the response that broke off last is with the
+// client, so that the command cannot be run again.
+func (r *Relay) Begun() bool { return r.begun }
+
+// Close closes both connections. It may be called from any goroutine; a backend
+// that SetBackend puts in place meanwhile stays open.
 func (r *Relay) Close() error {
-	return errors.Join(r.Client.Close(), r.Backend.Close())
+	err := r.Client.Close()
+	if raw := r.rawBack.Load(); raw != nil {
+		err = errors.Join(err, (*raw).Close())
+	}
+	return err
 }
 
 // OpenBackend opens another backend connection for the user of login, with the

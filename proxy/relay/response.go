@@ -32,8 +32,11 @@ type scanner struct {
 	seq byte // expected next from the backend
 
 	legacy bool // the client wants EOF packets
-	midEOF int  // offset+1 in the client's pending bytes of an EOF's status
-	altmem []byte
+	// inRows: definitions are complete, and an ERR packet may come next.
+	// inPacket: a packet was passed on in part.
+	inRows, inPacket bool
+	midEOF           int // offset+1 in the client's pending bytes of an EOF's status
+	altmem           []byte
 }
 
 // unchanged are the options of a response that just passes.
@@ -68,6 +71,9 @@ func (r *Relay) Response(code byte, o *ResponseOptions) (Outcome, error) {
 	err := s.run(code)
 	r.active.Add(1)
 	if err != nil {
+		if r.begun = r.begun || out.Relayed; out.Relayed {
+			r.torn = !s.inRows || s.inPacket
+		}
 		return *out, errors.Join(err, flushErr)
 	}
 	if !o.Swallow && !out.Held {
@@ -194,6 +200,7 @@ func (s *scanner) accept() error {
 
 // copyLong passes on a packet of which only a part is buffered.
 func (s *scanner) copyLong(size int) error {
+	s.inPacket = true
 	have := len(s.b.Buffered()) - s.off
 	s.off += have
 	if err := s.settle(true); err != nil {
@@ -211,6 +218,7 @@ func (s *scanner) copyLong(size int) error {
 		s.b.Discard(len(b))
 		left -= len(b)
 	}
+	s.inPacket = false
 	return nil
 }
 
@@ -278,6 +286,7 @@ func (s *scanner) results() error {
 		if s.out.Kind == KindErr || s.out.Status&wire.StatusMoreResults == 0 {
 			return nil
 		}
+		s.inRows = false
 		s.out.Results++
 	}
 }
@@ -318,6 +327,7 @@ func (s *scanner) definitions(n int) error {
 // EOF packet that the backend does not send.
 func (s *scanner) rows(needEOF bool) error {
 	for {
+		s.inRows = !needEOF
 		n, first, err := s.next()
 		if err != nil {
 			return err
