@@ -109,15 +109,17 @@ func TestStatementsBetweenFenceAndCaptureAreOrdered(t *testing.T) {
 	g.stop(p)
 	// How often the binary log's state was asked for: by the check of the settings,
 	// and by the last step of the fence. The next is to join, which takes a quorum.
-	ends := func() int {
-		v, err := strconv.Atoi(g.value(p, `SELECT SUM(COUNT_STAR) FROM performance_schema.events_statements_summary_global_by_event_name
-			WHERE EVENT_NAME IN ('statement/sql/show_binary_log_status','statement/sql/show_master_status')`))
-		if err != nil {
-			t.Fatal(err)
+	ends := func() (n int) {
+		if err := p.db.DB(t).QueryRow(`SELECT SUM(COUNT_STAR) FROM performance_schema.events_statements_summary_global_by_event_name
+			WHERE EVENT_NAME IN ('statement/sql/show_binary_log_status','statement/sql/show_master_status')`).Scan(&n); err != nil {
+			return -1 // the fence killed this session too
 		}
-		return v
+		return n
 	}
 	before := ends()
+	if before < 0 {
+		t.Fatal("mysqld does not say what it was asked")
+	}
 	g.start(p)
 	until(t, "the fence", func() bool { return ends() >= before+2 })
 	ok := func(s *session, x string) string {

@@ -14,11 +14,14 @@ import (
 	"cohort/router"
 )
 
-// withSweeps starts a group that looks for transactions left behind very often.
-func withSweeps(t *testing.T, servers, voters int) *testGroup {
+const often = 200 * time.Millisecond
+
+// withSweeps starts a group that looks for transactions left behind at such
+// intervals.
+func withSweeps(t *testing.T, every time.Duration, servers, voters int) *testGroup {
 	t.Helper()
 	old := sweepInterval
-	sweepInterval = 200 * time.Millisecond
+	sweepInterval = every
 	t.Cleanup(func() { sweepInterval = old }) // when the group has ended
 	return withTable(t, servers, voters)
 }
@@ -75,7 +78,7 @@ func (g *testGroup) sweeps(n int) {
 // an entry in the log, on every member alike, and rolled back; no life has to end
 // for that.
 func TestLeftBehindGetsAVerdict(t *testing.T) {
-	g := withSweeps(t, 1, 2)
+	g := withSweeps(t, often, 1, 2)
 	p, via := g.primary(), g.all[2]
 	life := g.incarnation(p)
 	left := map[string]string{
@@ -107,7 +110,7 @@ func TestLeftBehindGetsAVerdict(t *testing.T) {
 
 // What the log has decided the sweep leaves to those who carry that out, however long it takes them.
 func TestSweepSparesWhatIsDecided(t *testing.T) {
-	g := withSweeps(t, 2, 1)
+	g := withSweeps(t, often, 2, 1)
 	p := g.primary()
 	xid, tk, n := g.orderedNotExecuted(1)
 	g.sweeps(4)
@@ -131,7 +134,7 @@ func TestSweepSparesWhatIsDecided(t *testing.T) {
 // for as long as that takes. None is guessed meanwhile; afterwards mysqld does
 // what the log says, and the client hears the same.
 func TestSweepNeverGuesses(t *testing.T) {
-	g := withSweeps(t, 2, 1)
+	g := withSweeps(t, often, 2, 1)
 	p := g.primary()
 	g.loseQuorum()
 	xids := map[string]*router.Ticket{}
@@ -174,9 +177,10 @@ func TestSweepNeverGuesses(t *testing.T) {
 }
 
 // A transaction that commits in an ordinary time is not aborted by a look at a
-// bad moment: it takes two without a verdict.
+// bad moment: it takes two without a verdict. Long rows keep many on their way.
 func TestSweepSparesWhatIsOnItsWay(t *testing.T) {
-	g := withSweeps(t, 1, 2)
+	g := withSweeps(t, time.Second, 1, 2)
+	g.ddl("CREATE TABLE d.big (id INT PRIMARY KEY, v LONGTEXT)")
 	ctx, cancel := context.WithCancel(g.ctx())
 	defer cancel()
 	var wg sync.WaitGroup
@@ -188,7 +192,7 @@ func TestSweepSparesWhatIsOnItsWay(t *testing.T) {
 					return
 				}
 				began := time.Now()
-				o, err := s.commit(g.ctx(), fmt.Sprintf("INSERT INTO d.t VALUES (%d,0)", 1+i*100000+n))
+				o, err := s.commit(g.ctx(), fmt.Sprintf("INSERT INTO d.big VALUES (%d,REPEAT('x',200000))", 1+i*100000+n))
 				// One that was held up for so long may have been seen twice.
 				if took := time.Since(began); err != nil || !o.Committed && took < sweepInterval {
 					t.Errorf("aborted after %s: %+v, %v", took, o, err)
@@ -197,7 +201,7 @@ func TestSweepSparesWhatIsOnItsWay(t *testing.T) {
 			}
 		})
 	}
-	g.sweeps(10)
+	g.sweeps(5)
 	cancel()
 	wg.Wait()
 	g.equal()
