@@ -103,9 +103,8 @@ func (l *life) prepare(ctx context.Context) (err error) {
 		return fmt.Errorf("%w: server_uuid is %s, it was %s when this process started; restart cohort",
 			mysqld.ErrSettings, l.id.ServerUUID, l.m.opt.UUID)
 	}
-	// Before anything is fenced: two members would kill each other's sessions.
-	if other, ok := l.m.opt.Node.View().MemberByUUID(l.id.ServerUUID); ok && other.ID != l.m.opt.ReplicaID {
-		return fmt.Errorf("%w: the server with server_uuid %s belongs to member %d of the group already", mysqld.ErrSettings, l.id.ServerUUID, other.ID)
+	if err := l.admit(ctx); err != nil {
+		return err
 	}
 	return mysqld.Check(ctx, l.conn)
 }

@@ -11,8 +11,8 @@ import (
 )
 
 // sweepInterval is how often prepared transactions that nobody decides are
-// looked for.
-const sweepInterval = 10 * time.Second
+// looked for. A variable for the tests only.
+var sweepInterval = 10 * time.Second
 
 // sweep decides prepared transactions that never reached the log: one that
 // wrote nothing leaves no event, and its coordinator, which alone knows of it,

@@ -328,7 +328,10 @@ func TestReplay(t *testing.T) {
 	}
 	end := position(t, primary)
 	deadline := time.Now().Add(time.Minute)
-	for c.Position().Before(end) && time.Now().Before(deadline) {
+	for c.Position().Before(end) {
+		if time.Now().After(deadline) {
+			t.Fatalf("capture stands at %v of %v", c.Position(), end)
+		}
 		time.Sleep(5 * time.Millisecond)
 	}
 	n := store.LastN()

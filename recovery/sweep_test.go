@@ -1,0 +1,208 @@
+package recovery
+
+import (
+	"context"
+	"fmt"
+	"strconv"
+	"sync"
+	"testing"
+	"time"
+
+	"cohort/consensus/state"
+	"cohort/internal/committer"
+	"cohort/internal/mysqld"
+	"cohort/router"
+)
+
+const often = 200 * time.Millisecond
+
+// withSweeps starts a group that looks for transactions left behind at such
+// intervals.
+func withSweeps(t *testing.T, every time.Duration, servers, voters int) *testGroup {
+	t.Helper()
+	old := sweepInterval
+	sweepInterval = every
+	t.Cleanup(func() { sweepInterval = old }) // when the group has ended
+	return withTable(t, servers, voters)
+}
+
+// leave prepares a transaction as the proxy of via would, and ends its session
+// before anyone asks for a verdict.
+func (g *testGroup) leave(via *testMember, before string, stmts ...string) (xid string) {
+	g.t.Helper()
+	xid = via.router.NewXID()
+	q := committer.Quote(xid)
+	s := g.session(via)
+	for _, x := range append(append([]string{before, "XA START " + q}, stmts...), "XA END "+q, "XA PREPARE "+q) {
+		if _, err := s.Exec(g.ctx(), x); err != nil {
+			g.t.Fatalf("%s: %v", x, err)
+		}
+	}
+	if err := s.Close(); err != nil {
+		g.t.Fatal(err)
+	}
+	return xid
+}
+
+// prepared says which transactions are prepared on the primary's mysqld.
+func (g *testGroup) prepared() map[string]bool {
+	g.t.Helper()
+	xids, err := mysqld.XARecover(g.t.Context(), g.primary().db.DB(g.t))
+	if err != nil {
+		g.t.Fatal(err)
+	}
+	is := map[string]bool{}
+	for _, x := range xids {
+		is[string(x.Gtrid)] = true
+	}
+	return is
+}
+
+// sweeps waits until the primary has looked n more times for what was left
+// behind.
+func (g *testGroup) sweeps(n int) {
+	g.t.Helper()
+	looks := func() int {
+		v, err := strconv.Atoi(g.value(g.primary(), `SELECT COUNT_STAR FROM performance_schema.events_statements_summary_global_by_event_name
+			WHERE EVENT_NAME='statement/sql/xa_recover'`))
+		if err != nil {
+			g.t.Fatal(err)
+		}
+		return v
+	}
+	start := looks()
+	until(g.t, "the sweep looks again", func() bool { return looks() >= start+n })
+}
+
+// Invariant 5: a prepared transaction of which capture sees nothing is decided by
+// an entry in the log, on every member alike, and rolled back; no life has to end
+// for that.
+func TestLeftBehindGetsAVerdict(t *testing.T) {
+	g := withSweeps(t, often, 1, 2)
+	p, via := g.primary(), g.all[2]
+	life := g.incarnation(p)
+	left := map[string]string{
+		// Locks, and no event in the binary log.
+		"wrote nothing": g.leave(via, "DO 0", "SELECT * FROM d.t WHERE id=0 FOR UPDATE"),
+		// Rows that the group can never get to know.
+		"unlogged": g.leave(via, "SET SESSION sql_log_bin=0", "INSERT INTO d.t VALUES (1,0)"),
+	}
+	for what, xid := range left {
+		tk := via.router.Expect(xid) // whoever still waits hears of it
+		if o := g.outcome(tk); o.Committed {
+			t.Errorf("%s: %+v", what, o)
+		}
+		until(t, what+": its rollback", func() bool { return !g.prepared()[xid] })
+		for _, m := range g.all {
+			until(t, what+": the verdict on every member", func() bool { _, ok := m.node.Verdict(xid); return ok })
+			if o, _ := m.node.Verdict(xid); o.Committed || o.Reason != state.ReasonForced {
+				t.Errorf("%s: member %d: %+v", what, m.id, o)
+			}
+		}
+	}
+	g.write(via, "INSERT INTO d.t VALUES (1,1)") // its row is free
+	if now := g.incarnation(p); now != life {
+		t.Errorf("the member had to start again: %v", p.member.LastError())
+	}
+	g.equal()
+	g.rows("0,1")
+}
+
+// What the log has decided the sweep leaves to those who carry that out, however long it takes them.
+func TestSweepSparesWhatIsDecided(t *testing.T) {
+	g := withSweeps(t, often, 2, 1)
+	p := g.primary()
+	xid, tk, n := g.orderedNotExecuted(1)
+	g.sweeps(4)
+	// One that has gone says that what was seen together with it has had its turn.
+	for range 2 {
+		left := g.leave(p, "DO 0", "SELECT * FROM d.t WHERE id=0 FOR UPDATE")
+		until(t, "the rollback of one left behind", func() bool { return !g.prepared()[left] })
+	}
+	if !g.prepared()[xid] {
+		t.Fatal("a transaction that the group has committed is not prepared any more")
+	}
+	g.crashMysqld()
+	if o := g.outcome(tk); !o.Committed || o.N != n {
+		t.Errorf("%+v, want %d", o, n)
+	}
+	g.equal()
+	g.rows("0,1")
+}
+
+// Invariant 5: a transaction on its way to a log without a quorum has no verdict
+// for as long as that takes. None is guessed meanwhile; afterwards mysqld does
+// what the log says, and the client hears the same.
+func TestSweepNeverGuesses(t *testing.T) {
+	g := withSweeps(t, often, 2, 1)
+	p := g.primary()
+	g.loseQuorum()
+	xids := map[string]*router.Ticket{}
+	for _, x := range []string{"INSERT INTO d.t VALUES (1,0)", "INSERT INTO d.t VALUES (2,0)"} {
+		xid, tk, err := g.session(p).prepare(g.ctx(), x)
+		if err != nil {
+			t.Fatal(err)
+		}
+		xids[xid] = tk
+	}
+	idle := g.leave(p, "DO 0", "SELECT * FROM d.t WHERE id=0 FOR UPDATE")
+	g.sweeps(4)
+	now := g.prepared()
+	if !now[idle] {
+		t.Error("one that was left behind was decided without a quorum")
+	}
+	for xid := range xids {
+		if _, known := p.node.Verdict(xid); known || !now[xid] {
+			t.Errorf("%s was decided without a quorum", xid)
+		}
+	}
+	g.regainQuorum()
+	committed := 0
+	for xid, tk := range xids {
+		o := g.outcome(tk)
+		if v, ok := p.node.Verdict(xid); !ok || v.Committed != o.Committed {
+			t.Errorf("%s: its session was told %+v, the log says %+v", xid, o, v)
+		}
+		if o.Committed {
+			committed++
+		}
+	}
+	until(t, "nothing is prepared", func() bool { return len(g.prepared()) == 0 })
+	g.equal()
+	for _, m := range g.servers() {
+		if v := g.value(m, "SELECT COUNT(*) FROM d.t"); v != strconv.Itoa(1+committed) {
+			t.Errorf("member %d: %s rows, %d transactions committed", m.id, v, committed)
+		}
+	}
+}
+
+// A transaction that commits in an ordinary time is not aborted by a look at a
+// bad moment: it takes two without a verdict. Long rows keep many on their way.
+func TestSweepSparesWhatIsOnItsWay(t *testing.T) {
+	g := withSweeps(t, time.Second, 1, 2)
+	g.ddl("CREATE TABLE d.big (id INT PRIMARY KEY, v LONGTEXT)")
+	ctx, cancel := context.WithCancel(g.ctx())
+	defer cancel()
+	var wg sync.WaitGroup
+	for i := range 8 {
+		s := g.session(g.all[i%3])
+		wg.Go(func() {
+			for n := range 100000 {
+				if ctx.Err() != nil {
+					return
+				}
+				began := time.Now()
+				o, err := s.commit(g.ctx(), fmt.Sprintf("INSERT INTO d.big VALUES (%d,REPEAT('x',200000))", 1+i*100000+n))
+				// One that was held up for so long may have been seen twice.
+				if took := time.Since(began); err != nil || !o.Committed && took < sweepInterval {
+					t.Errorf("aborted after %s: %+v, %v", took, o, err)
+					return
+				}
+			}
+		})
+	}
+	g.sweeps(5)
+	cancel()
+	wg.Wait()
+	g.equal()
+}
