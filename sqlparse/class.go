@@ -155,6 +155,8 @@ const (
 	FlagFrom
 	// FlagVersioned: part of the statement stood in a versioned comment.
 	FlagVersioned
+	// FlagGroupFunc: a function group_replication_…() is called; see GroupCalls.
+	FlagGroupFunc
 	// FlagBad: the text ends inside a literal or a comment.
 	FlagBad
 )
