@@ -86,7 +86,7 @@ func TestGroupFunctions(t *testing.T) {
 func TestGroupFunctionPrivileges(t *testing.T) {
 	admin := &testAdmin{}
 	g := newRig(t, func(o *Options) { o.Admin = admin })
-	g.db.SQL(t, "CREATE USER manager IDENTIFIED BY 'manager'", "CREATE ROLE boss", "GRANT GROUP_REPLICATION_ADMIN ON *.* TO boss", "GRANT boss TO manager")
+	g.db.SQL(t, "CREATE USER manager IDENTIFIED BY 'manager'", "CREATE ROLE boss", "GRANT GROUP_REPLICATION_ADMIN ON *.* TO boss", "GRANT boss TO manager", "GRANT SELECT ON plain.* TO manager")
 	c := g.client(t, false, "manager", wire.MultiStatements, 0)
 	if e := c.fails("SELECT group_replication_f()"); e == nil || e.Message != "manager@% may not" {
 		t.Errorf("without the role: %v", e)
