@@ -3,6 +3,7 @@ package proxy
 import (
 	"fmt"
 	"slices"
+	"strings"
 	"testing"
 
 	"cohort/internal/wire"
@@ -79,6 +80,42 @@ func TestGroupFunctions(t *testing.T) {
 	}
 	if len(admin.started) > 0 {
 		t.Errorf("called: %q", admin.started)
+	}
+}
+
+// SHOW VARIABLES has the group's variables among the server's.
+func TestShowGroupVariables(t *testing.T) {
+	g := newRig(t, func(o *Options) { o.Admin = &testAdmin{} })
+	c := g.client(t, false, "root", wire.MultiStatements, 0)
+	c.must("SET NAMES latin1 COLLATE latin1_german1_ci")
+	for sql, want := range map[string]string{
+		"SHOW VARIABLES LIKE 'group\\_replication\\_start%'":                                                           "group_replication_start_on_boot=ON",
+		"SHOW GLOBAL VARIABLES LIKE 'GROUP_replication%'":                                                              "group_replication_group_name=" + groupUUID + " group_replication_group_seeds= group_replication_start_on_boot=ON",
+		"SHOW VARIABLES WHERE Variable_name IN ('port_open_timeout', 'group_replication_start_on_boot', 'autocommit')": "autocommit=ON group_replication_start_on_boot=ON",
+		"SHOW VARIABLES WHERE Value = 'group_none'":                                                                    "",
+		"SHOW VARIABLES LIKE 'autocommit'":                                                                             "autocommit=ON",
+		"SHOW VARIABLES LIKE '%uto%commit'":                                                                            "autocommit=ON",
+	} {
+		rs, err := c.cl.Query(t.Context(), sql)
+		if err != nil {
+			t.Errorf("%s: %v", sql, err)
+			continue
+		}
+		var got []string
+		for i := range rs.Rows {
+			got = append(got, rs.Str(i, 0)+"="+rs.Str(i, 1))
+		}
+		if s := strings.Join(got, " "); s != want {
+			t.Errorf("%s: %s, want %s", sql, s, want)
+		}
+	}
+	for pattern, name := range map[string]string{"a%": "abc", "%c": "abc", "a_c": "abc", `a\_c`: "a_c", "%": "", "a%b%c": "axxbxxc"} {
+		if !likeMatch(pattern, name) || likeMatch(pattern, "zz") && pattern != "%" {
+			t.Errorf("LIKE %q", pattern)
+		}
+	}
+	if likeMatch(`a\_c`, "abc") || likeMatch("a", "ab") || likeMatch("a_", "a") {
+		t.Error("LIKE matches too much")
 	}
 }
 

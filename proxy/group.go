@@ -97,6 +97,9 @@ type Assignment struct {
 	Value Value
 }
 
+// NamedValue is a variable with its value.
+type NamedValue struct{ Name, Value string }
+
 // GroupCall is a call of one of the group's functions.
 type GroupCall struct {
 	Name string // in lower case
@@ -125,6 +128,9 @@ type Admin interface {
 	// Exec runs START or STOP GROUP_REPLICATION, or sets variables. done is
 	// false when mysqld should run the statement instead.
 	Exec(ctx context.Context, who SessionInfo, st AdminStatement) (done bool, err error)
+	// Variables returns all group_replication variables as SHOW VARIABLES shows
+	// them.
+	Variables(ctx context.Context, who SessionInfo) []NamedValue
 	// Function runs one of the group's functions, on behalf of a session outside of
 	// any wait, and returns its result; ok is false for one that mysqld should run.
 	Function(ctx context.Context, who SessionInfo, call GroupCall) (result string, ok bool, err error)

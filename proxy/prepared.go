@@ -42,7 +42,7 @@ func (s *session) prepare(ctx context.Context) error {
 	if s.srv.opt.Admin != nil && concernsGroup(&st) {
 		return s.sendErr(errUnpreparable)
 	}
-	if st.Has(sqlparse.FlagForbidden | sqlparse.FlagGroupTable | sqlparse.FlagGroupVar) {
+	if st.Has(sqlparse.FlagForbidden | sqlparse.FlagGroupTable | sqlparse.FlagGroupVar | sqlparse.FlagShowVars) {
 		if done, err := s.special(ctx, &q, nil); done || err != nil {
 			return err
 		}

@@ -254,6 +254,10 @@ func (a *testAdmin) Function(_ context.Context, who SessionInfo, call GroupCall)
 	return fmt.Sprintf("it's %d", len(call.Args)), true, nil
 }
 
+func (a *testAdmin) Variables(context.Context, SessionInfo) []NamedValue {
+	return []NamedValue{{"group_replication_group_name", groupUUID}, {"group_replication_start_on_boot", "ON"}, {"group_replication_group_seeds", ""}}
+}
+
 func (a *testAdmin) Table(_ context.Context, _ SessionInfo, name string) (Table, bool) {
 	if name != "replication_group_members" {
 		return Table{}, false

@@ -164,6 +164,9 @@ func (s *session) special(ctx context.Context, q *stmt, d *diagnostics) (done bo
 			return done, err
 		}
 	}
+	if admin != nil && st.Has(sqlparse.FlagShowVars) {
+		s.showVariables(ctx, q)
+	}
 	if st.Has(sqlparse.FlagGroupTable|sqlparse.FlagGroupVar) && admin != nil ||
 		st.Has(sqlparse.FlagRowCount|sqlparse.FlagDiagVar) && d != nil {
 		q.text, _ = sqlparse.Rewrite(q.text, s.mode, s.schema, &replacer{ctx: ctx, admin: admin, who: s.info(), diag: d})

@@ -157,6 +157,8 @@ const (
 	FlagVersioned
 	// FlagGroupFunc: a function group_replication_…() is called; see GroupCalls.
 	FlagGroupFunc
+	// FlagShowVars: SHOW VARIABLES with LIKE or WHERE; see ShowVariables.
+	FlagShowVars
 	// FlagBad: the text ends inside a literal or a comment.
 	FlagBad
 )

@@ -122,7 +122,8 @@ func TestGroupStatement(t *testing.T) {
 
 func FuzzGroupStatements(f *testing.F) {
 	for _, s := range []string{"SELECT group_replication_x(1, (2)) AS `a`, 3", "DO group_replication_x(", "SELECT group_replication_x() '",
-		"SET GLOBAL a=1, @@persist.b := (1,2)", "SET a", "START GROUP_REPLICATION USER='a', PASSWORD='b'", "STOP GROUP_REPLICATION x"} {
+		"SET GLOBAL a=1, @@persist.b := (1,2)", "SET a", "START GROUP_REPLICATION USER='a', PASSWORD='b'", "STOP GROUP_REPLICATION x",
+		"SHOW VARIABLES LIKE 'a%'", "SHOW GLOBAL VARIABLES WHERE a"} {
 		f.Add([]byte(s), byte(0))
 	}
 	f.Fuzz(func(t *testing.T, sql []byte, m byte) {
@@ -138,6 +139,9 @@ func FuzzGroupStatements(f *testing.F) {
 		ReplaceCalls(sql, mode, calls, texts)
 		for _, a := range Assignments(sql, mode) {
 			_ = a.Value.Of(sql)
+		}
+		if _, filter, like, ok := ShowVariables(sql, mode); ok {
+			_, _ = filter.Of(sql), like.Of(sql)
 		}
 		o := GroupStatement(sql, mode)
 		for _, p := range []*Span{o.User, o.Password, o.DefaultAuth} {

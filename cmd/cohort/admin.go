@@ -183,6 +183,17 @@ func (s *statusSource) Variable(_ context.Context, _ proxy.SessionInfo, name str
 	return value, err == nil, true
 }
 
+// Variables implements proxy.Admin.
+func (s *statusSource) Variables(context.Context, proxy.SessionInfo) []proxy.NamedValue {
+	var list []proxy.NamedValue
+	for _, name := range sysvar.Names() {
+		if v, err := s.value(name); err == nil {
+			list = append(list, proxy.NamedValue{Name: name, Value: v})
+		}
+	}
+	return list
+}
+
 // quorumWait bounds how long a function waits for the proof that this member is
 // in the majority.
 const quorumWait = 5 * time.Second

@@ -135,6 +135,7 @@ func variableAnswers(t *testing.T, admin, plain *sql.Conn) {
 		"SET SESSION group_replication_consistency = @@group_replication_consistency":      "",
 		"SET GLOBAL group_replication_exit_state_action = 'READ_ONLY'":                     "1235 (42000) This version of MySQL doesn't yet support 'SET of group_replication_exit_state_action: it has no effect before there is: expelling'",
 		"SET GLOBAL group_replication_group_name = '3e11fa47-71ca-11e1-9e33-c80aa9429562'": "3093 (HY000) The group_replication_group_name cannot be changed when Group Replication is running",
+		"SHOW VARIABLES LIKE 'group_replication_exit%'":                                    "group_replication_exit_state_action",
 		"SELECT @@group_replication_exit_state_action":                                     "OFFLINE_MODE",
 	} {
 		expect(t, admin, query, want)
