@@ -53,6 +53,11 @@ type errInit string
 
 func (e errInit) Error() string { return string(e) }
 
+// errRun is a text of MySQL's for what fails later.
+type errRun string
+
+func (e errRun) Error() string { return string(e) }
+
 const (
 	errNotOnline = errInit("Member must be ONLINE and in the majority partition.")
 	errNotMember = errInit("The requested uuid is not a member of the group.")
@@ -201,7 +206,7 @@ func setAsPrimary(c functionCall) (string, error) {
 	wait := -1
 	if len(c.args) == 2 {
 		if wait, err = strconv.Atoi(c.args[1].Text); err != nil || wait < 0 || wait > longestWait {
-			return "", errors.New("Valid range for running_transactions_timeout is 0 to 3600.") //nolint:staticcheck // MySQL's text
+			return "", errRun("Valid range for running_transactions_timeout is 0 to 3600.")
 		}
 	}
 	if m.ID == c.view.Primary {
@@ -250,7 +255,7 @@ func (c functionCall) lowestVersion(m state.Member) error {
 	if slices.ContainsFunc(c.view.Members, func(o state.Member) bool {
 		return o.State == state.StateOnline && o.Info.ServerVersion < m.Info.ServerVersion
 	}) {
-		return errors.New("Error processing configuration start message: The appointed primary member is not the lowest version in the group.") //nolint:staticcheck // MySQL's text
+		return errRun("Error processing configuration start message: The appointed primary member is not the lowest version in the group.")
 	}
 	return nil
 }
