@@ -14,6 +14,9 @@ const (
 	erNotSupportedYet  = 1235
 	erUnknown          = 1105
 	erAccessDenied     = 1227
+	erParse            = 1064
+	erOperandColumns   = 1241
+	erUnsupportedPS    = 1295
 	erConCount         = 1040
 	erServerShutdown   = 1053
 	erXANotA           = 1397

@@ -73,6 +73,11 @@ type SessionInfo struct {
 	Schema string
 	// ThreadID is CONNECTION_ID() on the primary's mysqld.
 	ThreadID uint32
+	// Locked: the session is in a LOCK TABLES section. InTransaction: it is in a
+	// transaction. Both and Account are set for Exec and Function only.
+	Locked, InTransaction bool
+	// Account asks mysqld who the session is and what it may do.
+	Account func() (Account, error)
 }
 
 // AdminStatement is a statement that concerns the group, not mysqld.
@@ -82,8 +87,28 @@ type AdminStatement struct {
 	Class sqlparse.Class
 	// Text is the whole statement.
 	Text string
-	// Variable and Value are what a Set assigns, as they stand in the text.
-	Variable, Value string
+	// Set are the assignments of a Set.
+	Set []Assignment
+	// User and Password are options of StartGroup, nil where they are not given.
+	User, Password *string
+}
+
+// Assignment is one of a SET list.
+type Assignment struct {
+	// Scope is GLOBAL, PERSIST, PERSIST_ONLY, or SESSION also where none is given.
+	Scope string
+	// Name is the variable, in lower case.
+	Name  string
+	Value Value
+}
+
+// NamedValue is a variable with its value.
+type NamedValue struct{ Name, Value string }
+
+// GroupCall is a call of one of the group's functions.
+type GroupCall struct {
+	Name string // in lower case
+	Args []Value
 }
 
 // Table is a virtual table of performance_schema.
@@ -105,9 +130,15 @@ type TableColumn struct {
 // client as it is, any other error as 1105. A nil Admin leaves all of it to
 // mysqld.
 type Admin interface {
-	// Exec runs START or STOP GROUP_REPLICATION, or sets a variable. done is
+	// Exec runs START or STOP GROUP_REPLICATION, or sets variables. done is
 	// false when mysqld should run the statement instead.
 	Exec(ctx context.Context, who SessionInfo, st AdminStatement) (done bool, err error)
+	// Variables returns all group_replication variables as SHOW VARIABLES shows
+	// them.
+	Variables(ctx context.Context, who SessionInfo) []NamedValue
+	// Function runs one of the group's functions, on behalf of a session outside of
+	// any wait, and returns its result; ok is false for one that mysqld should run.
+	Function(ctx context.Context, who SessionInfo, call GroupCall) (result string, ok bool, err error)
 	// Table returns performance_schema.name (lower case); ok is false for a
 	// table that mysqld should answer.
 	Table(ctx context.Context, who SessionInfo, name string) (t Table, ok bool)

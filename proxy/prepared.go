@@ -55,7 +55,10 @@ func (s *session) prepare(ctx context.Context) error {
 	q := stmt{st: st, text: text, query: true}
 	s.textAt = 1
 	s.diag = nil
-	if st.Has(sqlparse.FlagForbidden|sqlparse.FlagGroupTable|sqlparse.FlagGroupVar) || st.Class == sqlparse.StartGroup || st.Class == sqlparse.StopGroup {
+	if s.srv.opt.Admin != nil && concernsGroup(&st) {
+		return s.sendErr(errUnpreparable)
+	}
+	if st.Has(sqlparse.FlagForbidden | sqlparse.FlagGroupTable | sqlparse.FlagGroupVar | sqlparse.FlagShowVars) {
 		if done, err := s.special(ctx, &q, nil); done || err != nil {
 			return err
 		}
@@ -166,6 +169,9 @@ func (s *session) prepareText(ctx context.Context, q *stmt) error {
 		_, err := s.special(ctx, &in, nil)
 		q.failed = true
 		return err
+	}
+	if s.srv.opt.Admin != nil && concernsGroup(&p.st) {
+		return s.refuse(q, errUnpreparable)
 	}
 	name := statementName(q.st.Name.Of(q.text))
 	if err := s.run(ctx, q); err != nil {

@@ -231,8 +231,31 @@ func (a *testAdmin) Exec(_ context.Context, who SessionInfo, st AdminStatement) 
 	if st.Class == sqlparse.StopGroup {
 		return true, wire.NewError(3092, "HY000", "no")
 	}
-	a.started = append(a.started, st.Text+"|"+st.Variable+"|"+st.Value+"|"+who.User)
+	set := ""
+	for _, x := range st.Set {
+		set += x.Scope + " " + x.Name + "=" + x.Value.Text
+	}
+	a.started = append(a.started, st.Text+"|"+set+"|"+who.User)
 	return true, nil
+}
+
+func (a *testAdmin) Function(_ context.Context, who SessionInfo, call GroupCall) (string, bool, error) {
+	if call.Name == "group_replication_nosuch" {
+		return "", false, nil
+	}
+	account, err := who.Account()
+	if err != nil {
+		return "", true, err
+	}
+	if !account.Has("SUPER", "GROUP_REPLICATION_ADMIN") {
+		return "", true, wire.NewError(1123, "HY000", "%s may not", account.Name)
+	}
+	a.started = append(a.started, fmt.Sprint(call.Name, call.Args, who.Locked, who.InTransaction))
+	return fmt.Sprintf("it's %d", len(call.Args)), true, nil
+}
+
+func (a *testAdmin) Variables(context.Context, SessionInfo) []NamedValue {
+	return []NamedValue{{"group_replication_group_name", groupUUID}, {"group_replication_start_on_boot", "ON"}, {"group_replication_group_seeds", ""}}
 }
 
 func (a *testAdmin) Table(_ context.Context, _ SessionInfo, name string) (Table, bool) {
@@ -262,7 +285,7 @@ func TestAdmin(t *testing.T) {
 	if e := c.fails("STOP GROUP_REPLICATION"); e == nil || e.Code != 3092 {
 		t.Errorf("STOP: %v", e)
 	}
-	want := "[START GROUP_REPLICATION|||root SET GLOBAL group_replication_consistency = 'AFTER'|group_replication_consistency|'AFTER'|root]"
+	want := "[START GROUP_REPLICATION||root SET GLOBAL group_replication_consistency = 'AFTER'|GLOBAL group_replication_consistency=AFTER|root]"
 	if s := fmt.Sprint(admin.started); s != want {
 		t.Errorf("got %s", s)
 	}

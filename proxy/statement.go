@@ -184,18 +184,13 @@ func (s *session) special(ctx context.Context, q *stmt, d *diagnostics) (done bo
 		}
 	}
 	admin := s.srv.opt.Admin
-	if admin != nil && (st.Class == sqlparse.StartGroup || st.Class == sqlparse.StopGroup || st.Has(sqlparse.FlagSetGroupVar)) {
-		a := AdminStatement{Class: st.Class, Text: string(trimStatement(q.text))}
-		if st.Has(sqlparse.FlagSetGroupVar) {
-			a.Variable, a.Value = string(st.Name.Of(q.text)), string(st.Arg.Of(q.text))
+	if admin != nil && concernsGroup(st) {
+		if done, err := s.administer(ctx, q); done || err != nil {
+			return done, err
 		}
-		done, err := admin.Exec(ctx, s.info(), a)
-		if err != nil {
-			return true, s.refuse(q, asServerError(err))
-		}
-		if done {
-			return true, s.sendOK(&wire.OK{Status: s.shownStatus(s.status)}, q.more)
-		}
+	}
+	if admin != nil && st.Has(sqlparse.FlagShowVars) {
+		s.showVariables(ctx, q)
 	}
 	if st.Has(sqlparse.FlagGroupTable|sqlparse.FlagGroupVar) && admin != nil ||
 		st.Has(sqlparse.FlagRowCount|sqlparse.FlagDiagVar) && d != nil {

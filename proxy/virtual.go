@@ -1,9 +1,13 @@
 package proxy
 
 import (
+	"bytes"
 	"context"
+	"slices"
 	"strconv"
 	"strings"
+
+	"cohort/sqlparse"
 )
 
 // replacer answers sqlparse.Rewrite from a session's knowledge and the Admin.
@@ -110,3 +114,88 @@ func (r *replacer) literal(v string) string {
 // nullable spells a count as the server describes its variables: BIGINT
 // UNSIGNED that may be NULL.
 func nullable(n int) string { return "IF(1, CAST(" + strconv.Itoa(n) + " AS UNSIGNED), NULL)" }
+
+// showVariables rewrites SHOW VARIABLES where it asks for variables of the group
+// as well. A SHOW without a filter is left to mysqld.
+func (s *session) showVariables(ctx context.Context, q *stmt) {
+	global, filter, like, ok := sqlparse.ShowVariables(q.text, s.mode)
+	if !ok {
+		return
+	}
+	all := s.srv.opt.Admin.Variables(ctx, s.info())
+	if pattern := like.Of(q.text); len(pattern) > 0 {
+		p := strings.ToLower(string(unescapeLike(pattern, s.mode)))
+		all = slices.DeleteFunc(slices.Clone(all), func(v NamedValue) bool { return !likeMatch(p, v.Name) })
+	} else if !strings.Contains(strings.ToLower(string(filter.Of(q.text))), "group_") {
+		return
+	}
+	if len(all) == 0 {
+		return
+	}
+	// The connection's own collation must not meet the tables'.
+	const collate = " COLLATE utf8mb4_general_ci"
+	var b bytes.Buffer
+	table := "session_variables"
+	if global {
+		table = "global_variables"
+	}
+	b.WriteString("SELECT Variable_name, Value FROM (SELECT VARIABLE_NAME" + collate + " AS Variable_name, VARIABLE_VALUE" + collate +
+		" AS Value FROM performance_schema." + table +
+		// mysqld has one of them by itself.
+		" WHERE LEFT(VARIABLE_NAME, 18) <> 'group_replication_'")
+	r := &replacer{}
+	for _, v := range all {
+		b.WriteString(" UNION ALL SELECT " + r.literal(v.Name) + collate + ", " + nonempty(r.literal(v.Value)) + collate)
+	}
+	b.WriteString(") AS variables ")
+	if len(like.Of(q.text)) > 0 {
+		b.WriteString("WHERE Variable_name ")
+	}
+	b.Write(filter.Of(q.text))
+	b.WriteString(" ORDER BY Variable_name")
+	q.text = b.Bytes()
+}
+
+// nonempty gives the empty literal the character set of the others.
+func nonempty(lit string) string {
+	if lit == "''" {
+		return "_utf8mb4 ''"
+	}
+	return lit
+}
+
+// unescapeLike returns a pattern literal's content: \\% and \\_ keep their backslash.
+func unescapeLike(lit []byte, mode sqlparse.Mode) []byte {
+	if mode.NoBackslashEscapes {
+		return unescape(lit, mode)
+	}
+	lit = bytes.ReplaceAll(lit, []byte(`\_`), []byte(`\\_`))
+	return unescape(bytes.ReplaceAll(lit, []byte(`\%`), []byte(`\\%`)), mode)
+}
+
+// likeMatch is LIKE with the default escape character.
+func likeMatch(pattern, name string) bool {
+	for pattern != "" {
+		switch c := pattern[0]; {
+		case c == '%':
+			for i := range len(name) + 1 {
+				if likeMatch(pattern[1:], name[i:]) {
+					return true
+				}
+			}
+			return false
+		case name == "":
+			return false
+		case c == '_':
+		default:
+			if c == '\\' && len(pattern) > 1 {
+				pattern = pattern[1:]
+			}
+			if pattern[0] != name[0] {
+				return false
+			}
+		}
+		pattern, name = pattern[1:], name[1:]
+	}
+	return name == ""
+}

@@ -155,6 +155,10 @@ const (
 	FlagFrom
 	// FlagVersioned: part of the statement stood in a versioned comment.
 	FlagVersioned
+	// FlagGroupFunc: a function group_replication_…() is called; see GroupCalls.
+	FlagGroupFunc
+	// FlagShowVars: SHOW VARIABLES with LIKE or WHERE; see ShowVariables.
+	FlagShowVars
 	// FlagBad: the text ends inside a literal or a comment.
 	FlagBad
 )

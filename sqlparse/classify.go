@@ -126,11 +126,7 @@ func (p *parser) finish() {
 			switch p.src[t.Start] {
 			case '(':
 				depth++
-				if k := p.prev; k.Kind == Word || k.Kind == Quoted {
-					if k.Kind == Quoted || !isBuiltin(p.src[k.Start:k.End]) {
-						p.st.Flags |= FlagCall
-					}
-				}
+				p.call()
 			case ')':
 				depth--
 			}
@@ -144,6 +140,21 @@ func (p *parser) finish() {
 			p.sysVar(t)
 		}
 		p.next()
+	}
+}
+
+// call notes what stands before a parenthesis.
+func (p *parser) call() {
+	k := p.prev
+	if k.Kind != Word && k.Kind != Quoted {
+		return
+	}
+	b := p.src[k.Start:k.End]
+	if k.Kind == Quoted || !isBuiltin(b) {
+		p.st.Flags |= FlagCall
+	}
+	if hasPrefixFold(b, "GROUP_REPLICATION_") || k.Kind == Quoted && hasPrefixFold(b[1:], "GROUP_REPLICATION_") {
+		p.st.Flags |= FlagGroupFunc
 	}
 }
 

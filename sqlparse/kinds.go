@@ -22,6 +22,13 @@ func (p *parser) show() {
 		if p.isOp('(') {
 			p.st.Class = Diagnostics
 		}
+	case "GLOBAL", "SESSION", "LOCAL":
+		p.next()
+		fallthrough
+	default:
+		if p.accept("VARIABLES") && (p.is("LIKE") || p.is("WHERE")) {
+			p.st.Flags |= FlagShowVars
+		}
 	}
 }
 

@@ -37,7 +37,10 @@ func Rewrite(sql []byte, mode Mode, schema string, r Replacer) ([]byte, bool) {
 	if len(edits) == 0 {
 		return sql, false
 	}
-	edits = aliases(sql, toks, edits)
+	return apply(sql, aliases(sql, toks, edits)), true
+}
+
+func apply(sql []byte, edits []edit) []byte {
 	var out bytes.Buffer
 	at := 0
 	for _, e := range edits {
@@ -46,7 +49,7 @@ func Rewrite(sql []byte, mode Mode, schema string, r Replacer) ([]byte, bool) {
 		at = e.end
 	}
 	out.Write(sql[at:])
-	return out.Bytes(), true
+	return out.Bytes()
 }
 
 func tokens(sql []byte, mode Mode) []Token {

@@ -180,8 +180,8 @@ func (p *parser) value() int {
 				p.st.Flags |= FlagFrom
 			}
 		case Op:
-			if p.src[t.Start] == '(' && (p.prev.Kind == Word && !isBuiltin(p.src[p.prev.Start:p.prev.End]) || p.prev.Kind == Quoted) {
-				p.st.Flags |= FlagCall
+			if p.src[t.Start] == '(' {
+				p.call()
 			}
 		}
 		n++

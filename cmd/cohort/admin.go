@@ -2,31 +2,165 @@ package main
 
 import (
 	"context"
+	"fmt"
 	"strconv"
 	"strings"
+	"time"
 
-	"cohort/consensus/state"
+	"cohort/internal/sysvar"
 	"cohort/internal/wire"
 	"cohort/proxy"
 	"cohort/sqlparse"
 )
 
-// applierChannel is what MySQL shows as the channel of a group's members.
-const applierChannel = "group_replication_applier"
+// groupAdmin are the privileges of which one is needed to administer the group,
+// variablesAdmin those to set a variable for all.
+var (
+	groupAdmin     = []string{"SUPER", "GROUP_REPLICATION_ADMIN"}
+	variablesAdmin = []string{"SUPER", "SYSTEM_VARIABLES_ADMIN"}
+)
+
+// weigher changes the member's weight in elections while it runs.
+type weigher interface {
+	SetWeight(ctx context.Context, weight uint64) error
+}
+
+// limiter changes the largest transaction that this member takes.
+type limiter interface {
+	SetTransactionSizeLimit(bytes int64)
+}
 
 // Exec implements proxy.Admin.
-func (s *statusSource) Exec(_ context.Context, _ proxy.SessionInfo, st proxy.AdminStatement) (bool, error) {
+func (s *statusSource) Exec(ctx context.Context, who proxy.SessionInfo, st proxy.AdminStatement) (bool, error) {
 	switch st.Class {
-	case sqlparse.StartGroup:
-		// The member joins when its process starts, so it is running.
-		return true, wire.NewError(3093, "HY000", "The START GROUP_REPLICATION command failed since the group is already running.")
-	case sqlparse.StopGroup:
+	case sqlparse.StartGroup, sqlparse.StopGroup:
+		if err := mayStartStop(who, st); err != nil {
+			return true, err
+		}
+		if st.Class == sqlparse.StartGroup {
+			// The member joins when its process starts, so it is running.
+			return true, wire.NewError(3093, "HY000", "The START GROUP_REPLICATION command failed since the group is already running.")
+		}
 		return true, wire.NewError(3663, "HY000", "The STOP GROUP_REPLICATION command encountered a failure. This release leaves the group when the process stops: end cohort serve instead.")
 	}
-	if strings.HasPrefix(st.Variable, "group_replication_") {
-		return true, wire.NewError(1238, "HY000", "Variable '%s' is a read only variable", st.Variable)
+	return true, s.set(ctx, who, st.Set)
+}
+
+// mayStartStop makes the checks of START and STOP GROUP_REPLICATION in MySQL's
+// order.
+func mayStartStop(who proxy.SessionInfo, st proxy.AdminStatement) error {
+	if err := need(who, groupAdmin); err != nil {
+		return err
 	}
-	return false, nil
+	const failed = "The START GROUP_REPLICATION command failed since "
+	switch {
+	case who.Locked || who.InTransaction:
+		return wire.NewError(1192, "HY000", "Can't execute the given command because you have active locked tables or an active transaction")
+	case st.User != nil && *st.User == "":
+		return wire.NewError(3970, "HY000", failed+"the username provided for recovery channel is empty.")
+	case st.Password != nil && st.User == nil:
+		return wire.NewError(3971, "HY000", failed+"the USER option was not provided with PASSWORD for recovery channel.")
+	case st.Password != nil && len(*st.Password) > 32:
+		return wire.NewError(3972, "HY000", failed+"the password provided for the recovery channel exceeds the maximum length of 32 characters.")
+	}
+	return nil
+}
+
+// need refuses a session that has none of the privileges.
+func need(who proxy.SessionInfo, privileges []string) error {
+	a, err := who.Account()
+	if err != nil {
+		return err
+	}
+	if a.Has(privileges...) {
+		return nil
+	}
+	return wire.NewError(1227, "42000", "Access denied; you need (at least one of) the %s privilege(s) for this operation", strings.Join(privileges, " or "))
+}
+
+// set checks all assignments before it carries out the first.
+func (s *statusSource) set(ctx context.Context, who proxy.SessionInfo, list []proxy.Assignment) error {
+	var change []func() error
+	for _, a := range list {
+		v, ok := sysvar.Find(a.Name)
+		if !ok {
+			return wire.NewError(1193, "HY000", "Unknown system variable '%s'", a.Name)
+		}
+		if a.Scope == "SESSION" {
+			if !v.HasSession() {
+				return wire.NewError(1229, "HY000", "Variable '%s' is a GLOBAL variable and should be set with SET GLOBAL", a.Name)
+			}
+		} else if err := need(who, variablesAdmin); err != nil {
+			return err
+		}
+		if v.HasSession() && a.Scope != "SESSION" {
+			if err := need(who, groupAdmin); err != nil {
+				return err
+			}
+		}
+		if strings.HasPrefix(a.Scope, "PERSIST") {
+			if !v.Persistent() {
+				return wire.NewError(1238, "HY000", "Variable '%s' is a non persistent variable", a.Name)
+			}
+			return sysvar.Unsupported("SET %s of %s: change it in the member's configuration", a.Scope, a.Name)
+		}
+		text, err := v.Check(a.Value)
+		if err != nil {
+			return err
+		}
+		if now, err := s.value(a.Name); err == nil && now == text {
+			continue // nothing to change, and so nothing to promise
+		}
+		apply := s.applier(ctx, a.Name, text)
+		if apply == nil {
+			return v.WhileRunning(text)
+		}
+		change = append(change, apply)
+	}
+	for _, apply := range change {
+		if err := apply(); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// applier returns what makes a new value count, nil where nothing does.
+func (s *statusSource) applier(ctx context.Context, name, text string) func() error {
+	n, err := strconv.ParseUint(text, 10, 63)
+	switch {
+	case err != nil:
+	case name == "group_replication_member_weight":
+		if w, ok := s.life.(weigher); ok {
+			return func() error {
+				if err := w.SetWeight(ctx, n); err != nil {
+					return fmt.Errorf("set the member's weight: %w", err)
+				}
+				s.remember(name, text)
+				return nil
+			}
+		}
+	case name == "group_replication_transaction_size_limit":
+		if l, ok := s.life.(limiter); ok {
+			return func() error {
+				l.SetTransactionSizeLimit(int64(n))
+				s.remember(name, text)
+				return nil
+			}
+		}
+	}
+	return nil
+}
+
+// remember keeps a value that was set while the member runs.
+func (s *statusSource) remember(name, text string) { s.changed.Store(name, text) }
+
+// value is a variable's present value.
+func (s *statusSource) value(name string) (string, error) {
+	if v, ok := s.changed.Load(name); ok {
+		return v.(string), nil
+	}
+	return s.cfg.Get(name)
 }
 
 // Variable implements proxy.Admin.
@@ -34,7 +168,7 @@ func (s *statusSource) Variable(_ context.Context, _ proxy.SessionInfo, name str
 	if !strings.HasPrefix(name, "group_replication_") {
 		return "", false, false
 	}
-	value, err := s.cfg.Get(name)
+	value, err := s.value(name)
 	if err != nil {
 		return "", false, false
 	}
@@ -49,80 +183,40 @@ func (s *statusSource) Variable(_ context.Context, _ proxy.SessionInfo, name str
 	return value, err == nil, true
 }
 
-// Table implements proxy.Admin.
-func (s *statusSource) Table(_ context.Context, _ proxy.SessionInfo, name string) (proxy.Table, bool) {
-	switch name {
-	case "replication_group_members":
-		return membersTable(s.node.View()), true
-	case "replication_group_member_stats":
-		return s.statsTable(s.node.View()), true
-	}
-	return proxy.Table{}, false
-}
-
-// membersTable is performance_schema.replication_group_members.
-func membersTable(v *state.View) proxy.Table {
-	t := proxy.Table{Columns: []proxy.TableColumn{
-		{Name: "CHANNEL_NAME", CastType: "CHAR(64)"}, {Name: "MEMBER_ID", CastType: "CHAR(36)"},
-		{Name: "MEMBER_HOST", CastType: "CHAR(255)"}, {Name: "MEMBER_PORT", CastType: "SIGNED"},
-		{Name: "MEMBER_STATE", CastType: "CHAR(64)"}, {Name: "MEMBER_ROLE", CastType: "CHAR(64)"},
-		{Name: "MEMBER_VERSION", CastType: "CHAR(64)"}, {Name: "MEMBER_COMMUNICATION_STACK", CastType: "CHAR(64)"},
-	}}
-	for _, m := range v.Members {
-		x := member(m, v.Primary)
-		t.Rows = append(t.Rows, texts(applierChannel, x.MemberID, x.Host, strconv.Itoa(x.Port), x.State, x.Role, x.Version, "COHORT"))
-	}
-	return t
-}
-
-// statsTable is performance_schema.replication_group_member_stats, as far as
-// the log and the members' own channel tell.
-func (s *statusSource) statsTable(v *state.View) proxy.Table {
-	t := proxy.Table{Columns: []proxy.TableColumn{
-		{Name: "CHANNEL_NAME", CastType: "CHAR(64)"}, {Name: "VIEW_ID", CastType: "CHAR(60)"}, {Name: "MEMBER_ID", CastType: "CHAR(36)"},
-		{Name: "TRANSACTIONS_COMMITTED_ALL_MEMBERS", CastType: "CHAR(255)"},
-		{Name: "LAST_CONFLICT_FREE_TRANSACTION", CastType: "CHAR(255)"},
-		{Name: "COUNT_TRANSACTIONS_REMOTE_IN_APPLIER_QUEUE", CastType: "UNSIGNED"},
-		{Name: "COUNT_TRANSACTIONS_REMOTE_APPLIED", CastType: "UNSIGNED"},
-	}}
-	last := s.node.LastN()
-	all := last
-	for _, m := range v.Members {
-		all = min(all, m.Applied)
-	}
-	for _, m := range v.Members {
-		done := s.router.Tracker(m.ID).Low()
-		behind := uint64(0)
-		if last > done {
-			behind = last - done
+// Variables implements proxy.Admin.
+func (s *statusSource) Variables(context.Context, proxy.SessionInfo) []proxy.NamedValue {
+	var list []proxy.NamedValue
+	for _, name := range sysvar.Names() {
+		if v, err := s.value(name); err == nil {
+			list = append(list, proxy.NamedValue{Name: name, Value: v})
 		}
-		t.Rows = append(t.Rows, texts(applierChannel, v.ViewID(), m.Info.UUID, s.gtids(all), s.last(last),
-			strconv.FormatUint(behind, 10), strconv.FormatUint(done, 10)))
 	}
-	return t
+	return list
 }
 
-func (s *statusSource) gtids(upto uint64) string {
-	switch upto {
-	case 0:
-		return ""
-	case 1:
-		return s.cfg.GroupName + ":1"
-	}
-	return s.cfg.GroupName + ":1-" + strconv.FormatUint(upto, 10)
-}
+// quorumWait bounds how long a function waits for the proof that this member is
+// in the majority.
+const quorumWait = 5 * time.Second
 
-func (s *statusSource) last(n uint64) string {
-	if n == 0 {
-		return ""
+// Function implements proxy.Admin.
+func (s *statusSource) Function(ctx context.Context, who proxy.SessionInfo, call proxy.GroupCall) (string, bool, error) {
+	f, ok := functions[call.Name]
+	if !ok {
+		return "", false, nil
 	}
-	return s.cfg.GroupName + ":" + strconv.FormatUint(n, 10)
-}
-
-func texts(values ...string) []*string {
-	row := make([]*string, len(values))
-	for i := range values {
-		row[i] = &values[i]
+	if err := f.admissible(who, call.Args); err != nil {
+		return "", true, cannotInitialize(call.Name, err.Error())
 	}
-	return row
+	online := s.member.Ready()
+	if online {
+		ctx, cancel := context.WithTimeout(ctx, quorumWait)
+		_, err := s.node.ReadIndex(ctx)
+		cancel()
+		online = err == nil
+	}
+	result, err := f.run(functionCall{ctx: ctx, view: s.node.View(), self: s.replica, online: online, args: call.Args, life: s.life})
+	if err != nil {
+		return "", true, asFunctionError(call.Name, err)
+	}
+	return result, true, nil
 }

@@ -17,6 +17,7 @@ import (
 	"cohort/consensus/state"
 	"cohort/internal/binlog/groupbinlog"
 	"cohort/internal/config"
+	"cohort/internal/groupstats"
 	"cohort/internal/httpapi"
 	"cohort/internal/logging"
 	"cohort/internal/mysqld"
@@ -65,13 +66,14 @@ func serve(ctx context.Context, cfg *config.Config, log zerolog.Logger) (err err
 	for i, addr := range cfg.Seeds() {
 		seeds[uint64(i+1)] = addr
 	}
+	stats := groupstats.New()
 	threshold := int(cfg.CompressionThreshold)
 	if threshold == 0 {
 		threshold = -1
 	}
 	node, err := consensus.New(consensus.Config{
 		Dir: filepath.Join(cfg.DataDir, "log"), GroupName: cfg.GroupName, ReplicaID: replica, LocalAddress: cfg.LocalAddress,
-		InitialMembers: seeds, Store: store, Observer: rt, Logger: logging.Component(log, "consensus"),
+		InitialMembers: seeds, Store: store, Observer: observers{rt, stats}, Logger: logging.Component(log, "consensus"),
 		CompressionThreshold: threshold, FragmentSize: int(cfg.FragmentSize(consensus.DefaultFragmentSize)), FollowPrimary: true,
 		OnFatal: failed,
 	})
@@ -92,7 +94,7 @@ func serve(ctx context.Context, cfg *config.Config, log zerolog.Logger) (err err
 	if err != nil {
 		return err
 	}
-	st := &statusSource{cfg: cfg, info: info, replica: replica, node: node, router: rt, member: member}
+	st := &statusSource{cfg: cfg, info: info, replica: replica, node: node, router: rt, member: member, stats: stats, life: member}
 	front, err := newProxy(cfg, st, rt, member.Compliance(), log)
 	if err != nil {
 		return errors.Join(err, member.Close())
@@ -162,4 +164,14 @@ func describe(cfg *config.Config, id mysqld.Identity) (state.MemberInfo, error) 
 	}
 	return state.MemberInfo{UUID: id.ServerUUID, Weight: cfg.MemberWeight, HTTPAddress: cfg.HTTPAddress,
 		MysqldAddress: cfg.MysqldAdvertised(id.Port), ClientAddress: cfg.Advertised(n), CohortVersion: version()}, nil
+}
+
+// observers are told one after the other; none changes what it is told.
+type observers []consensus.Observer
+
+// Ordered implements consensus.Observer.
+func (os observers) Ordered(ds []state.Decision) {
+	for _, o := range os {
+		o.Ordered(ds)
+	}
 }

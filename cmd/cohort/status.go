@@ -4,10 +4,12 @@ import (
 	"net"
 	"strconv"
 	"strings"
+	"sync"
 
 	"cohort/consensus"
 	"cohort/consensus/state"
 	"cohort/internal/config"
+	"cohort/internal/groupstats"
 	"cohort/internal/httpapi"
 	"cohort/recovery"
 	"cohort/router"
@@ -21,6 +23,11 @@ type statusSource struct {
 	node    *consensus.Node
 	router  *router.Router
 	member  *recovery.Member
+	stats   *groupstats.Counter
+	// life is member, for what it may or may not be able to do.
+	life any
+	// changed holds the variables that were set while the member runs.
+	changed sync.Map
 }
 
 // status is for the HTTP endpoint.

@@ -1,0 +1,194 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"testing"
+	"time"
+
+	"cohort/consensus/state"
+	"cohort/internal/config"
+	"cohort/internal/sysvar"
+	"cohort/internal/wire"
+	"cohort/proxy"
+	"cohort/sqlparse"
+)
+
+const (
+	uuid1 = "11111111-1111-4111-8111-111111111111"
+	uuid2 = "22222222-2222-4222-8222-222222222222"
+	uuid3 = "33333333-3333-4333-8333-333333333333"
+	uuid4 = "44444444-4444-4444-8444-444444444444"
+)
+
+// member 1 is the primary, 2 is ONLINE, 3 joins, 4 is gone.
+func testView() *state.View {
+	return &state.View{Founded: true, Primary: 1, Members: []state.Member{
+		{ID: 1, State: state.StateOnline, Info: state.MemberInfo{UUID: uuid1, ServerVersion: 90704}},
+		{ID: 2, State: state.StateOnline, Info: state.MemberInfo{UUID: uuid2, ServerVersion: 90704}},
+		{ID: 3, State: state.StateRecovering, Info: state.MemberInfo{UUID: uuid3, ServerVersion: 90704}},
+		{ID: 4, State: state.StateOffline, Info: state.MemberInfo{UUID: uuid4, ServerVersion: 90704}},
+	}}
+}
+
+// switched remembers what it was asked for.
+type switched struct {
+	uuid string
+	wait time.Duration
+	err  error
+}
+
+func (s *switched) SwitchPrimary(_ context.Context, uuid string) error {
+	s.uuid, s.wait = uuid, -1
+	return s.err
+}
+
+type patiently struct{ *switched }
+
+func (s patiently) SwitchPrimaryWithin(_ context.Context, uuid string, wait time.Duration) error {
+	s.uuid, s.wait = uuid, wait
+	return s.err
+}
+
+func str(s string) sysvar.Value { return sysvar.Value{Kind: sysvar.String, Text: s} }
+func num(s string) sysvar.Value { return sysvar.Value{Kind: sysvar.Int, Text: s} }
+func text(s string, e error) string {
+	if se, ok := errors.AsType[*wire.ServerError](e); ok {
+		return fmt.Sprintf("%d %s", se.Code, se.Message)
+	}
+	if e != nil {
+		return e.Error()
+	}
+	return s
+}
+
+func TestSetAsPrimary(t *testing.T) {
+	const name = "group_replication_set_as_primary"
+	newer := testView()
+	newer.Members[1].Info.ServerVersion = 90705
+	for _, c := range []struct {
+		what    string
+		args    []sysvar.Value
+		view    *state.View
+		offline bool
+		err     error
+		want    string
+		asked   string
+	}{
+		{what: "another member", args: []sysvar.Value{str(uuid2)}, want: "Primary server switched to: " + uuid2, asked: uuid2},
+		{what: "the primary", args: []sysvar.Value{str(uuid1)}, want: "The requested member is already the current group primary."},
+		{what: "a joining member", args: []sysvar.Value{str(uuid3)}, want: "1123 Can't initialize function '" + name + "'; A member is joining the group, wait for it to be ONLINE."},
+		{what: "a member that is gone", args: []sysvar.Value{str(uuid4)}, want: "1123 Can't initialize function '" + name + "'; The requested uuid is not a member of the group."},
+		{what: "not ONLINE", args: []sysvar.Value{str("x")}, offline: true, want: "1123 Can't initialize function '" + name + "'; Member must be ONLINE and in the majority partition."},
+		{what: "a higher version", args: []sysvar.Value{str(uuid2)}, view: newer, want: "3910 The function '" + name + "' failed. Error processing configuration start message: The appointed primary member is not the lowest version in the group."},
+		{what: "a failure", args: []sysvar.Value{str(uuid2)}, err: errors.New("It broke."), want: "3910 The function '" + name + "' failed. It broke.", asked: uuid2},
+		{what: "a MySQL error", args: []sysvar.Value{str(uuid2)}, err: fmt.Errorf("wrapped: %w", wire.NewError(1317, "70100", "Query execution was interrupted")), want: "1317 Query execution was interrupted", asked: uuid2},
+		{what: "a bad timeout", args: []sysvar.Value{str(uuid2), num("-1")}, want: "3910 The function '" + name + "' failed. Valid range for running_transactions_timeout is 0 to 3600."},
+	} {
+		if c.view == nil {
+			c.view = testView()
+		}
+		s := &switched{err: c.err}
+		got, err := functions[name].run(functionCall{ctx: t.Context(), view: c.view, self: 2, online: !c.offline, args: c.args, life: s})
+		if err != nil {
+			err = asFunctionError(name, err)
+		}
+		if text(got, err) != c.want || s.uuid != c.asked {
+			t.Errorf("%s: asked for %q, got %s\nwant %s", c.what, s.uuid, text(got, err), c.want)
+		}
+	}
+	s := &switched{}
+	call := functionCall{ctx: t.Context(), view: testView(), self: 1, online: true, args: []sysvar.Value{str(uuid2), num("7")}, life: patiently{s}}
+	if _, err := setAsPrimary(call); err != nil || s.wait != 7*time.Second {
+		t.Errorf("with a timeout: waited %v (%v)", s.wait, err)
+	}
+	call.args = call.args[:1]
+	if _, err := setAsPrimary(call); err != nil || s.wait != -1 {
+		t.Errorf("without a timeout: waited %v (%v)", s.wait, err)
+	}
+	call.life = nil
+	if _, err := setAsPrimary(call); err == nil {
+		t.Error("a member that cannot switch did")
+	}
+}
+
+// who is a session whose SHOW GRANTS says privileges.
+func who(privileges string) proxy.SessionInfo {
+	return proxy.SessionInfo{Account: func() (proxy.Account, error) {
+		return proxy.NewAccount("u@h%", []string{"GRANT " + privileges + " ON *.* TO `u`@`h%`"}), nil
+	}}
+}
+
+func TestFunctionAdmission(t *testing.T) {
+	f := functions["group_replication_set_as_primary"]
+	locked, busy := who("SUPER"), who("SUPER")
+	locked.Locked, busy.InTransaction = true, true
+	for _, c := range []struct {
+		who  proxy.SessionInfo
+		args []sysvar.Value
+		want string
+	}{
+		{who("SUPER"), []sysvar.Value{str(uuid1)}, ""},
+		{who("GROUP_REPLICATION_ADMIN"), []sysvar.Value{str(uuid1)}, ""},
+		{who("SELECT"), []sysvar.Value{str(uuid1)}, "User 'u'@'h%' needs SUPER or GROUP_REPLICATION_ADMIN privileges."},
+		{who("SELECT"), nil, "Wrong arguments: You need to specify a server uuid."},
+		{locked, nil, "Can't execute the given operation because you have active locked tables."},
+		{busy, []sysvar.Value{str(uuid1)}, "Can't execute the given operation because you have an active transaction."},
+	} {
+		if got := text("", f.admissible(c.who, c.args)); got != c.want {
+			t.Errorf("%v: %s\nwant %s", c.args, got, c.want)
+		}
+	}
+}
+
+// weighed takes weights.
+type weighed struct{ weights []uint64 }
+
+func (w *weighed) SetWeight(_ context.Context, n uint64) error {
+	w.weights = append(w.weights, n)
+	return nil
+}
+
+func TestSetVariables(t *testing.T) {
+	w := &weighed{}
+	s := &statusSource{cfg: config.Default(), life: w}
+	set := func(privileges string, list ...proxy.Assignment) string {
+		_, err := s.Exec(t.Context(), who(privileges), proxy.AdminStatement{Class: sqlparse.Set, Set: list})
+		return text("", err)
+	}
+	weight := func(scope, n string) proxy.Assignment {
+		return proxy.Assignment{Scope: scope, Name: "group_replication_member_weight", Value: num(n)}
+	}
+	expel := proxy.Assignment{Scope: "GLOBAL", Name: "group_replication_member_expel_timeout", Value: num("7")}
+	const denied = "1227 Access denied; you need (at least one of) the SUPER or "
+	for _, c := range []struct {
+		privileges string
+		list       []proxy.Assignment
+		want       string
+	}{
+		{"SYSTEM_VARIABLES_ADMIN", []proxy.Assignment{weight("GLOBAL", "70")}, ""},
+		{"GROUP_REPLICATION_ADMIN", []proxy.Assignment{weight("GLOBAL", "71")}, denied + "SYSTEM_VARIABLES_ADMIN privilege(s) for this operation"},
+		{"SUPER", []proxy.Assignment{weight("SESSION", "71")}, "1229 Variable 'group_replication_member_weight' is a GLOBAL variable and should be set with SET GLOBAL"},
+		{"SUPER", []proxy.Assignment{weight("PERSIST", "71")}, "1235 This version of MySQL doesn't yet support 'SET PERSIST of group_replication_member_weight: change it in the member's configuration'"},
+		// All or nothing.
+		{"SUPER", []proxy.Assignment{weight("GLOBAL", "71"), expel}, "1235 This version of MySQL doesn't yet support 'SET of group_replication_member_expel_timeout: it has no effect before there is: expelling'"},
+		{"SUPER", []proxy.Assignment{{Scope: "SESSION", Name: "group_replication_consistency", Value: str("before_on_primary_failover")}}, ""},
+		{"SYSTEM_VARIABLES_ADMIN", []proxy.Assignment{{Scope: "GLOBAL", Name: "group_replication_consistency", Value: str("AFTER")}}, denied + "GROUP_REPLICATION_ADMIN privilege(s) for this operation"},
+		{"SUPER", []proxy.Assignment{{Scope: "SESSION", Name: "group_replication_consistency", Value: str("AFTER")}}, "1235 This version of MySQL doesn't yet support 'SET of group_replication_consistency: it has no effect before there is: consistency levels'"},
+	} {
+		if got := set(c.privileges, c.list...); got != c.want {
+			t.Errorf("%+v as %s\n got %s\nwant %s", c.list, c.privileges, got, c.want)
+		}
+	}
+	if fmt.Sprint(w.weights) != "[70]" {
+		t.Errorf("weights %v", w.weights)
+	}
+	if v, numeric, ok := s.Variable(t.Context(), proxy.SessionInfo{}, "group_replication_member_weight"); v != "70" || !numeric || !ok {
+		t.Errorf("the variable is %q", v)
+	}
+	s.life = nil
+	if got := set("SUPER", weight("GLOBAL", "71")); got == "" {
+		t.Error("a weight that nobody takes was set")
+	}
+}

@@ -1,0 +1,97 @@
+package main
+
+import (
+	"context"
+	"strconv"
+
+	"cohort/consensus/state"
+	"cohort/proxy"
+)
+
+// applierChannel is what MySQL shows as the channel of a group's members.
+const applierChannel = "group_replication_applier"
+
+// Table implements proxy.Admin.
+func (s *statusSource) Table(_ context.Context, _ proxy.SessionInfo, name string) (proxy.Table, bool) {
+	switch name {
+	case "replication_group_members":
+		return membersTable(s.node.View()), true
+	case "replication_group_member_stats":
+		return s.statsTable(s.node.View()), true
+	}
+	return proxy.Table{}, false
+}
+
+// membersTable is performance_schema.replication_group_members.
+func membersTable(v *state.View) proxy.Table {
+	t := proxy.Table{Columns: []proxy.TableColumn{
+		{Name: "CHANNEL_NAME", CastType: "CHAR(64)"}, {Name: "MEMBER_ID", CastType: "CHAR(36)"},
+		{Name: "MEMBER_HOST", CastType: "CHAR(255)"}, {Name: "MEMBER_PORT", CastType: "SIGNED"},
+		{Name: "MEMBER_STATE", CastType: "CHAR(64)"}, {Name: "MEMBER_ROLE", CastType: "CHAR(64)"},
+		{Name: "MEMBER_VERSION", CastType: "CHAR(64)"}, {Name: "MEMBER_COMMUNICATION_STACK", CastType: "CHAR(64)"},
+	}}
+	for _, m := range v.Members {
+		x := member(m, v.Primary)
+		t.Rows = append(t.Rows, texts(applierChannel, x.MemberID, x.Host, strconv.Itoa(x.Port), x.State, x.Role, x.Version, "COHORT"))
+	}
+	return t
+}
+
+// statsTable is performance_schema.replication_group_member_stats. Counts are
+// those since this process began, as MySQL's are since START GROUP_REPLICATION.
+// Nothing waits for certification, since that is part of ordering; how many rows
+// the certifier knows is not told.
+func (s *statusSource) statsTable(v *state.View) proxy.Table {
+	t := proxy.Table{Columns: []proxy.TableColumn{
+		{Name: "CHANNEL_NAME", CastType: "CHAR(64)"}, {Name: "VIEW_ID", CastType: "CHAR(60)"}, {Name: "MEMBER_ID", CastType: "CHAR(36)"},
+		{Name: "COUNT_TRANSACTIONS_IN_QUEUE", CastType: "UNSIGNED"},
+		{Name: "COUNT_TRANSACTIONS_CHECKED", CastType: "UNSIGNED"},
+		{Name: "COUNT_CONFLICTS_DETECTED", CastType: "UNSIGNED"},
+		{Name: "COUNT_TRANSACTIONS_ROWS_VALIDATING", CastType: "UNSIGNED"},
+		{Name: "TRANSACTIONS_COMMITTED_ALL_MEMBERS", CastType: "CHAR(255)"},
+		{Name: "LAST_CONFLICT_FREE_TRANSACTION", CastType: "CHAR(255)"},
+		{Name: "COUNT_TRANSACTIONS_REMOTE_IN_APPLIER_QUEUE", CastType: "UNSIGNED"},
+		{Name: "COUNT_TRANSACTIONS_REMOTE_APPLIED", CastType: "UNSIGNED"},
+		{Name: "COUNT_TRANSACTIONS_LOCAL_PROPOSED", CastType: "UNSIGNED"},
+		{Name: "COUNT_TRANSACTIONS_LOCAL_ROLLBACK", CastType: "UNSIGNED"},
+	}}
+	last := s.node.LastN()
+	all := last
+	for _, m := range v.Members {
+		all = min(all, m.Applied)
+	}
+	checked, conflicts := s.stats.Checked()
+	for _, m := range v.Members {
+		c := s.stats.Of(m.ID, s.router.Tracker(m.ID).Low())
+		t.Rows = append(t.Rows, texts(applierChannel, v.ViewID(), m.Info.UUID, "0", number(checked), number(conflicts), "0",
+			s.gtids(all), s.last(last), number(c.RemoteQueued), number(c.RemoteApplied), number(c.Proposed), number(c.RolledBack)))
+	}
+	return t
+}
+
+func number(n uint64) string { return strconv.FormatUint(n, 10) }
+
+func (s *statusSource) gtids(upto uint64) string {
+	switch upto {
+	case 0:
+		return ""
+	case 1:
+		return s.cfg.GroupName + ":1"
+	}
+	return s.cfg.GroupName + ":1-" + strconv.FormatUint(upto, 10)
+}
+
+func (s *statusSource) last(n uint64) string {
+	if n == 0 {
+		return ""
+	}
+	return s.cfg.GroupName + ":" + strconv.FormatUint(n, 10)
+}
+
+func texts(values ...string) []*string {
+	row := make([]*string, len(values))
+	for i := range values {
+		row[i] = &values[i]
+	}
+	return row
+}
