@@ -25,8 +25,8 @@ const patience = 3 * time.Minute
 type group struct {
 	*cluster.Cluster
 	Members   []cluster.Member // as they were when the group had come up
-	Primary   cluster.Member
-	Secondary cluster.Member
+	Primary   cluster.Member   // then; see now
+	Secondary cluster.Member   // then; see now
 }
 
 // startGroup starts three members; options are name=value for the mysqlds.
@@ -104,6 +104,30 @@ func (g *group) keepLogs(t *testing.T) {
 		t.Logf("end of %s:\n%s", rel, text[max(0, len(text)-4000):])
 		return nil
 	})
+}
+
+// now asks the group for its members and picks one of them.
+func (g *group) now(ctx context.Context, pick func([]cluster.Member) (cluster.Member, error)) (cluster.Member, error) {
+	members, err := g.Status(ctx)
+	if err != nil {
+		return cluster.Member{}, err
+	}
+	return pick(members)
+}
+
+// returned waits until a member is ONLINE again and everybody else is. A
+// primary that was killed is a secondary then: the others elected one meanwhile.
+func (g *group) returned(ctx context.Context, was cluster.Member) error {
+	members, err := g.AwaitOnline(ctx)
+	if err != nil {
+		return err
+	}
+	for _, m := range members {
+		if m.Name == was.Name && m.Role != "SECONDARY" {
+			return fmt.Errorf("%s was %s when it was hit and came back as %s", m.Name, was.Role, m.Role)
+		}
+	}
+	return nil
 }
 
 // awaitOnline returns the members once all are ONLINE.
