@@ -3,6 +3,7 @@ package e2e
 import (
 	"context"
 	"database/sql"
+	"errors"
 	"fmt"
 	"os"
 	"path/filepath"
@@ -115,19 +116,39 @@ func (g *group) now(ctx context.Context, pick func([]cluster.Member) (cluster.Me
 	return pick(members)
 }
 
-// returned waits until a member is ONLINE again and everybody else is. A
-// primary that was killed is a secondary then: the others elected one meanwhile.
+// returned waits until all members are ONLINE and the one that was hit is a
+// secondary: if it was the primary, the others elected another one meanwhile.
 func (g *group) returned(ctx context.Context, was cluster.Member) error {
-	members, err := g.AwaitOnline(ctx)
-	if err != nil {
-		return err
-	}
-	for _, m := range members {
-		if m.Name == was.Name && m.Role != "SECONDARY" {
-			return fmt.Errorf("%s was %s when it was hit and came back as %s", m.Name, was.Role, m.Role)
+	return g.awaitStatus(ctx, func(members []cluster.Member) error {
+		for _, m := range members {
+			switch {
+			case m.State != "ONLINE":
+				return fmt.Errorf("%s is %s", m.Name, m.State)
+			case m.Name == was.Name && m.Role != "SECONDARY":
+				return fmt.Errorf("%s was %s when it was hit and is %s now", m.Name, was.Role, m.Role)
+			}
+		}
+		return nil
+	})
+}
+
+// awaitStatus waits until the members satisfy a condition.
+func (g *group) awaitStatus(ctx context.Context, holds func([]cluster.Member) error) error {
+	tick := time.NewTicker(100 * time.Millisecond)
+	defer tick.Stop()
+	for {
+		members, err := g.Status(ctx)
+		if err == nil {
+			if err = holds(members); err == nil {
+				return nil
+			}
+		}
+		select {
+		case <-tick.C:
+		case <-ctx.Done():
+			return errors.Join(err, ctx.Err())
 		}
 	}
-	return nil
 }
 
 // awaitOnline returns the members once all are ONLINE.
