@@ -1,14 +1,17 @@
 package peergr
 
 import (
+	"context"
 	"encoding/json"
 	"fmt"
 	"net"
+	"os/exec"
+	"path/filepath"
 	"strconv"
 )
 
 // What MySQL Router reads of an InnoDB Cluster's metadata to follow a group's
-// primary, in the form of schema version 2.0, for a cluster that was not made by
+// primary, in the form of its schema version 2.0, for a cluster that was not made by
 // MySQL Shell.
 const (
 	clusterName = "peergr"
@@ -29,8 +32,10 @@ func (g *Group) metadata() []string {
 		"CREATE VIEW v2_gr_clusters AS SELECT 'gr' AS cluster_type, 'pm' AS primary_mode, cluster_id, cluster_name, attributes->>'$.group_replication_group_name' AS group_name, attributes FROM clusters",
 		"CREATE VIEW v2_clusters AS SELECT * FROM v2_gr_clusters",
 		"CREATE VIEW v2_instances AS SELECT instance_id, cluster_id, label, mysql_server_uuid, endpoint AS address, endpoint, NULL AS xendpoint, NULL AS grendpoint, attributes FROM instances",
-		"CREATE SQL SECURITY INVOKER VIEW v2_this_instance AS SELECT i.cluster_id, i.instance_id, c.cluster_name, c.cluster_type FROM v2_instances i JOIN v2_clusters c USING (cluster_id) WHERE i.mysql_server_uuid = CONVERT(@@server_uuid USING utf8mb4)",
-		"CREATE VIEW v2_routers AS SELECT router_id, cluster_id, router_name, product_name, address AS hostname, version, last_check_in, options, attributes FROM routers",
+		// A view cannot name a variable.
+		"CREATE FUNCTION this_server() RETURNS CHAR(36) DETERMINISTIC NO SQL RETURN @@server_uuid",
+		"CREATE VIEW v2_this_instance AS SELECT i.cluster_id, i.instance_id, c.cluster_name, c.cluster_type FROM v2_instances i JOIN v2_clusters c USING (cluster_id) WHERE i.mysql_server_uuid = CONVERT(this_server() USING utf8mb4)",
+		"CREATE VIEW v2_routers AS SELECT router_id, cluster_id, router_name, product_name, address, version, last_check_in, options, attributes FROM routers",
 		fmt.Sprintf(`INSERT INTO clusters VALUES ('%s', '%s', '{"group_replication_group_name": "%s"}')`, clusterID, clusterName, GroupName),
 		"INSERT INTO routers (router_name, product_name, address, cluster_id) VALUES ('', 'MySQL Router', '127.0.0.1', '" + clusterID + "')",
 	}
@@ -62,6 +67,22 @@ func (g *Group) followingRoute() route {
 			"\nmetadata_cluster = " + clusterName + "\nttl = 0.5\nauth_cache_ttl = -1\nauth_cache_refresh_interval = 2\nuse_gr_notifications = 0\n\n",
 		destinations: "metadata-cache://" + clusterName + "/?role=PRIMARY",
 		state:        string(state),
-		password:     routerUser,
+		account:      routerUser,
 	}
+}
+
+// makeKeyring makes the file from which the router takes its account's password,
+// and returns the lines of its configuration that name it.
+func makeKeyring(ctx context.Context, bin, dir, account string) (string, error) {
+	keyring, key := filepath.Join(dir, "keyring"), filepath.Join(dir, "keyring.key")
+	for _, args := range [][]string{
+		{"init", keyring, "--master-key-file=" + key},
+		{"set", keyring, account, "password", account, "--master-key-file=" + key},
+	} {
+		out, err := exec.CommandContext(ctx, filepath.Join(bin, "mysqlrouter_keyring"), args...).CombinedOutput()
+		if err != nil {
+			return "", fmt.Errorf("peergr: mysqlrouter_keyring %s: %w\n%s", args[0], err, out)
+		}
+	}
+	return "keyring_path = " + keyring + "\nmaster_key_path = " + key + "\n", nil
 }

@@ -7,7 +7,6 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
-	"strings"
 	"syscall"
 	"time"
 
@@ -70,7 +69,7 @@ type route struct {
 	sections     string // further sections
 	destinations string
 	state        string // content of the state file, if any
-	password     string // of the router's own account, asked for on its input
+	account      string // of the router itself; its password is its name
 }
 
 func fixedRoute(to *Server) route { return route{destinations: to.proc.Addr} }
@@ -94,6 +93,13 @@ func startRouter(ctx context.Context, bin, dir string, to route) (*Router, error
 		}
 		defaults += "dynamic_state = " + state + "\n"
 	}
+	if to.account != "" {
+		keyring, err := makeKeyring(ctx, bin, dir, to.account)
+		if err != nil {
+			return nil, err
+		}
+		defaults += keyring
+	}
 	config := filepath.Join(dir, "router.conf")
 	if err := os.WriteFile(config, fmt.Appendf(nil, routerConfig, dir, port, to.destinations, to.sections, defaults+pluginFolder(bin)), 0o644); err != nil {
 		return nil, fmt.Errorf("peergr: %w", err)
@@ -105,7 +111,6 @@ func startRouter(ctx context.Context, bin, dir string, to route) (*Router, error
 	defer log.Close()
 	cmd := exec.Command(filepath.Join(bin, "mysqlrouter"), "--config", config)
 	cmd.Stdout, cmd.Stderr = log, log
-	cmd.Stdin = strings.NewReader(to.password + "\n")
 	// An interrupt typed at the terminal is for the one who started us, who
 	// then ends the children in order.
 	cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true}
