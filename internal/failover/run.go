@@ -176,7 +176,7 @@ func (w *writer) measure(ctx context.Context, p Plan, g Group, c Case) (_ *Run, 
 		stop()
 		<-done
 	}()
-	if !w.await(ctx, time.Now(), steadyWrites, p.Limit) {
+	if !w.await(ctx, time.Now(), steadyWrites, p.Return) {
 		return nil, fmt.Errorf("failover: %s: no writes before the fault: %w", c, errors.Join(ctx.Err(), errNoWrites))
 	}
 
