@@ -2,7 +2,8 @@ package failover
 
 import (
 	"context"
-	"errors"
+	"path/filepath"
+	"strings"
 	"time"
 )
 
@@ -22,7 +23,7 @@ func MeasureAll(ctx context.Context, p Plan, s System, dir string, cases []Case)
 		g = nil
 		return err
 	}
-	for i, c := range cases {
+	for _, c := range cases {
 		if why := s.NotRun(c); why != "" {
 			results = append(results, Result{System: s.Name, Case: c, NotRun: why})
 			continue
@@ -34,7 +35,7 @@ func MeasureAll(ctx context.Context, p Plan, s System, dir string, cases []Case)
 		var err error
 		if g == nil {
 			startCtx, cancel := context.WithTimeout(ctx, 5*time.Minute)
-			g, err = s.Start(startCtx, dir+"."+string(rune('a'+i)))
+			g, err = s.Start(startCtx, filepath.Join(dir, string(c)))
 			cancel()
 		}
 		if err != nil {
@@ -44,15 +45,19 @@ func MeasureAll(ctx context.Context, p Plan, s System, dir string, cases []Case)
 		}
 		r := Measure(ctx, p, s.Name, g, c)
 		if r.Bad() {
-			if err := stop(); err != nil {
-				r.Failed = errors.Join(errors.New(r.Failed), err).Error()
-			}
+			r.fail(stop())
 		}
 		results = append(results, r)
 	}
-	if err := stop(); err != nil && len(results) > 0 {
-		last := &results[len(results)-1]
-		last.Failed = errors.Join(errors.New(last.Failed), err).Error()
+	if err := stop(); len(results) > 0 {
+		results[len(results)-1].fail(err)
 	}
 	return results
+}
+
+// fail adds an error to what went wrong already.
+func (r *Result) fail(err error) {
+	if err != nil {
+		r.Failed = strings.TrimPrefix(r.Failed+"; "+err.Error(), "; ")
+	}
 }

@@ -52,8 +52,8 @@ func (g *cohort) Client(ctx context.Context) (loadgen.Target, error) {
 	return m.Through("app", ""), nil
 }
 
-// signal reaches a member's processes at one moment, without a command's start
-// in between, and waits until killed ones are gone.
+// signal reaches all processes at one moment, as far as that can be. It does not
+// wait until killed ones are gone.
 func signal(sig syscall.Signal, pids ...int) error {
 	var ids []proc.ID
 	for _, pid := range pids {

@@ -141,9 +141,7 @@ func Measure(ctx context.Context, p Plan, name string, g Group, c Case) Result {
 		}
 		err = errors.Join(err, settleErr)
 	}
-	if err != nil {
-		r.Failed = err.Error()
-	}
+	r.fail(err)
 	return r
 }
 
