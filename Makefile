@@ -9,10 +9,12 @@ TIMEOUT     ?= 60m
 E2EFLAGS    ?=
 # What a bench run takes: see `go run ./internal/bench/cmd --help`.
 BENCHFLAGS  ?=
+# What a failover run takes: see `go run ./internal/failover/cmd --help`.
+FAILOVERFLAGS ?=
 
 export CGO_ENABLED ?= 0
 
-.PHONY: all build demo test lint unit e2e race bench fuzz mysqld clean
+.PHONY: all build demo test lint unit e2e race bench failover fuzz mysqld clean
 
 all: build
 
@@ -42,6 +44,9 @@ race: mysqld ## unit tests with the race detector (needs a C compiler)
 
 bench: build ## the table of docs/benchmarks: single mysqld, Group Replication, cohort
 	$(GO) run ./internal/bench/cmd $(BENCHFLAGS)
+
+failover: build ## how long writes stop when the primary fails or hands over
+	$(GO) run ./internal/failover/cmd $(FAILOVERFLAGS)
 
 fuzz: ## every fuzz target for FUZZTIME
 	./scripts/fuzz.sh $(FUZZTIME)

@@ -102,11 +102,19 @@ func TestKillOneMember(t *testing.T) {
 			}
 			t.Run(fmt.Sprintf("%s/%s", whom, name), func(t *testing.T) {
 				underFault(t, rounds(t, 3), func(ctx context.Context, g *group, _ int) error {
-					victim := g.Secondary.Name
+					// The primary is another one after each of these faults.
+					pick := cluster.Secondary
 					if whom == "primary" {
-						victim = g.Primary.Name
+						pick = cluster.Primary
 					}
-					return killAndRestart(ctx, g, victim, part)
+					victim, err := g.now(ctx, pick)
+					if err != nil {
+						return err
+					}
+					if err := killAndRestart(ctx, g, victim.Name, part); err != nil {
+						return err
+					}
+					return g.returned(ctx, victim)
 				})
 			})
 		}

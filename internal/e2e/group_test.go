@@ -3,6 +3,7 @@ package e2e
 import (
 	"context"
 	"database/sql"
+	"errors"
 	"fmt"
 	"os"
 	"path/filepath"
@@ -25,8 +26,8 @@ const patience = 3 * time.Minute
 type group struct {
 	*cluster.Cluster
 	Members   []cluster.Member // as they were when the group had come up
-	Primary   cluster.Member
-	Secondary cluster.Member
+	Primary   cluster.Member   // then; see now
+	Secondary cluster.Member   // then; see now
 }
 
 // startGroup starts three members; options are name=value for the mysqlds.
@@ -104,6 +105,50 @@ func (g *group) keepLogs(t *testing.T) {
 		t.Logf("end of %s:\n%s", rel, text[max(0, len(text)-4000):])
 		return nil
 	})
+}
+
+// now asks the group for its members and picks one of them.
+func (g *group) now(ctx context.Context, pick func([]cluster.Member) (cluster.Member, error)) (cluster.Member, error) {
+	members, err := g.Status(ctx)
+	if err != nil {
+		return cluster.Member{}, err
+	}
+	return pick(members)
+}
+
+// returned waits until all members are ONLINE and the one that was hit is a
+// secondary: if it was the primary, the others elected another one meanwhile.
+func (g *group) returned(ctx context.Context, was cluster.Member) error {
+	return g.awaitStatus(ctx, func(members []cluster.Member) error {
+		for _, m := range members {
+			switch {
+			case m.State != "ONLINE":
+				return fmt.Errorf("%s is %s", m.Name, m.State)
+			case m.Name == was.Name && m.Role != "SECONDARY":
+				return fmt.Errorf("%s was %s when it was hit and is %s now", m.Name, was.Role, m.Role)
+			}
+		}
+		return nil
+	})
+}
+
+// awaitStatus waits until the members satisfy a condition.
+func (g *group) awaitStatus(ctx context.Context, holds func([]cluster.Member) error) error {
+	tick := time.NewTicker(100 * time.Millisecond)
+	defer tick.Stop()
+	for {
+		members, err := g.Status(ctx)
+		if err == nil {
+			if err = holds(members); err == nil {
+				return nil
+			}
+		}
+		select {
+		case <-tick.C:
+		case <-ctx.Done():
+			return errors.Join(err, ctx.Err())
+		}
+	}
 }
 
 // awaitOnline returns the members once all are ONLINE.

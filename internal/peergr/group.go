@@ -26,16 +26,19 @@ type Options struct {
 	Members      int      // 0 means 3
 	Settings     []string // name=value, for every server
 	Router       bool     // start MySQL Router too
-	Logger       zerolog.Logger
+	// RouterFollows has the router find the primary in the group's metadata, as
+	// one that was set up by its own bootstrap does; otherwise its route is fixed.
+	RouterFollows bool
+	Logger        zerolog.Logger
 }
 
-// Group is a running Group Replication group. Servers[0] is its primary.
+// Group is a running Group Replication group. Servers[0] is its first primary.
 type Group struct {
 	Servers []*Server
 	Router  *Router // nil unless asked for
 }
 
-// Primary is the server that takes writes.
+// Primary is the server that takes writes as long as nothing happens to it.
 func (g *Group) Primary() *Server { return g.Servers[0] }
 
 // Start starts the servers, bootstraps the group on the first, creates the
@@ -85,7 +88,14 @@ func Start(ctx context.Context, o Options) (_ *Group, err error) {
 		}
 	}
 	if o.Router {
-		if g.Router, err = startRouter(ctx, o.Installation.Bin, filepath.Join(o.Dir, "router"), g.Primary()); err != nil {
+		route := fixedRoute(g.Primary())
+		if o.RouterFollows {
+			if err := g.Primary().run(ctx, g.metadata()...); err != nil {
+				return nil, err
+			}
+			route = g.followingRoute()
+		}
+		if g.Router, err = startRouter(ctx, o.Installation.Bin, filepath.Join(o.Dir, "router"), route); err != nil {
 			return nil, err
 		}
 	}

@@ -58,3 +58,70 @@ func TestGroupReplicatesBehindRouter(t *testing.T) {
 		}
 	}
 }
+
+// A router that follows the group takes clients to the primary that was elected,
+// and the one that was killed joins again.
+func TestRouterFollowsPrimary(t *testing.T) {
+	ctx, cancel := context.WithTimeout(t.Context(), 5*time.Minute)
+	defer cancel()
+	g, err := Start(ctx, Options{Installation: installation(t), Dir: t.TempDir(), Router: true, RouterFollows: true})
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		if err := g.Close(context.WithoutCancel(ctx)); err != nil {
+			t.Error(err)
+		}
+	})
+	if err := g.Primary().run(ctx, "CREATE DATABASE d", "CREATE TABLE d.t (id INT PRIMARY KEY)"); err != nil {
+		t.Fatal(err)
+	}
+	first, err := g.Elected(ctx)
+	if err != nil || first != g.Primary() {
+		t.Fatalf("the first primary: %v", err)
+	}
+	insert := func(id string) error {
+		c, err := loadgen.Dial(ctx, g.Router.App())
+		if err != nil {
+			return err
+		}
+		defer c.Close()
+		_, err = c.Query("INSERT INTO d.t VALUES (" + id + ")")
+		return err
+	}
+	if err := insert("1"); err != nil {
+		t.Fatal(err)
+	}
+	if err := first.proc.Kill(); err != nil {
+		t.Fatal(err)
+	}
+	eventually(t, func() error { return insert("2") })
+	if second, err := g.Elected(ctx); err != nil || second == first {
+		t.Errorf("the second primary: %v", err)
+	}
+	if err := g.Rejoin(ctx, first); err != nil {
+		t.Fatal(err)
+	}
+	eventually(t, func() error { return g.AllOnline(ctx) })
+	if err := g.Synchronise(ctx); err != nil {
+		t.Fatal(err)
+	}
+	if n, err := first.ask(ctx, "SELECT COUNT(*) FROM d.t"); err != nil || n != "2" {
+		t.Errorf("the first primary has %s rows: %v", n, err)
+	}
+}
+
+func eventually(t *testing.T, what func() error) {
+	t.Helper()
+	deadline := time.Now().Add(2 * time.Minute)
+	for {
+		err := what()
+		if err == nil {
+			return
+		}
+		if time.Now().After(deadline) {
+			t.Fatal(err)
+		}
+		time.Sleep(50 * time.Millisecond)
+	}
+}

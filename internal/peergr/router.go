@@ -13,7 +13,7 @@ import (
 	"cohort/internal/loadgen"
 )
 
-// Router is MySQL Router with one static route to the primary.
+// Router is MySQL Router with one route to the primary.
 type Router struct {
 	Port int           // on 127.0.0.1
 	done chan struct{} // closed once the process was waited for
@@ -48,14 +48,14 @@ logging_folder = %[1]s
 runtime_folder = %[1]s
 data_folder = %[1]s
 max_total_connections = 1000
-%[4]s
+%[5]s
 [logger]
 level = WARNING
 
-[routing:primary]
+%[4]s[routing:primary]
 bind_address = 127.0.0.1
 bind_port = %[2]d
-destinations = 127.0.0.1:%[3]d
+destinations = %[3]s
 routing_strategy = first-available
 protocol = classic
 max_connections = 1000
@@ -63,7 +63,18 @@ client_ssl_mode = PASSTHROUGH
 server_ssl_mode = AS_CLIENT
 `
 
-func startRouter(ctx context.Context, bin, dir string, to *Server) (*Router, error) {
+// route says how the router finds the primary.
+type route struct {
+	defaults     string // lines of the section DEFAULT
+	sections     string // further sections
+	destinations string
+	state        string // content of the state file, if any
+	account      string // of the router itself; its password is its name
+}
+
+func fixedRoute(to *Server) route { return route{destinations: to.proc.Addr} }
+
+func startRouter(ctx context.Context, bin, dir string, to route) (*Router, error) {
 	if err := os.MkdirAll(dir, 0o755); err != nil {
 		return nil, fmt.Errorf("peergr: %w", err)
 	}
@@ -71,12 +82,26 @@ func startRouter(ctx context.Context, bin, dir string, to *Server) (*Router, err
 	if err != nil {
 		return nil, err
 	}
-	user := ""
+	defaults := to.defaults
 	if os.Getuid() == 0 {
-		user = "user = root"
+		defaults += "user = root\n"
+	}
+	if to.state != "" {
+		state := filepath.Join(dir, "state.json")
+		if err := os.WriteFile(state, []byte(to.state), 0o644); err != nil {
+			return nil, fmt.Errorf("peergr: %w", err)
+		}
+		defaults += "dynamic_state = " + state + "\n"
+	}
+	if to.account != "" {
+		keyring, err := makeKeyring(ctx, bin, dir, to.account)
+		if err != nil {
+			return nil, err
+		}
+		defaults += keyring
 	}
 	config := filepath.Join(dir, "router.conf")
-	if err := os.WriteFile(config, fmt.Appendf(nil, routerConfig, dir, port, to.proc.Port, user+pluginFolder(bin)), 0o644); err != nil {
+	if err := os.WriteFile(config, fmt.Appendf(nil, routerConfig, dir, port, to.destinations, to.sections, defaults+pluginFolder(bin)), 0o644); err != nil {
 		return nil, fmt.Errorf("peergr: %w", err)
 	}
 	log, err := os.Create(filepath.Join(dir, "out.log"))
@@ -110,7 +135,7 @@ func pluginFolder(bin string) string {
 	for _, pattern := range []string{"usr/lib/mysqlrouter/plugin", "usr/lib/*/mysqlrouter/plugin", "usr/lib/mysqlrouter", "usr/lib/mysql-router/plugin"} {
 		found, _ := filepath.Glob(filepath.Join(filepath.Dir(bin), pattern, "routing.so"))
 		if len(found) > 0 {
-			return "\nplugin_folder = " + filepath.Dir(found[0])
+			return "plugin_folder = " + filepath.Dir(found[0]) + "\n"
 		}
 	}
 	return ""

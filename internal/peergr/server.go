@@ -18,7 +18,9 @@ type Server struct {
 	Name string
 	UUID string
 
-	proc *mysqld.Process
+	in      *mysqld.Installation
+	options mysqld.Options
+	proc    *mysqld.Process
 }
 
 // Pid is the process id of the server.
@@ -71,12 +73,26 @@ func launch(ctx context.Context, in *mysqld.Installation, dir, name string, id u
 	if err != nil {
 		return nil, fmt.Errorf("peergr: %s: %w", name, err)
 	}
-	s := &Server{Name: name, proc: p}
+	o.Port = p.Port // one that is started again keeps its address
+	s := &Server{Name: name, in: in, options: o, proc: p}
 	if s.UUID, err = s.ask(ctx, "SELECT @@server_uuid"); err != nil {
 		_ = p.Kill()
 		return nil, err
 	}
 	return s, nil
+}
+
+// restart starts a server that ended or was killed, with its data and address.
+func (s *Server) restart(ctx context.Context) error {
+	if err := s.proc.Kill(); err != nil {
+		return fmt.Errorf("peergr: %s: %w", s.Name, err)
+	}
+	p, err := s.in.Start(ctx, s.options)
+	if err != nil {
+		return fmt.Errorf("peergr: %s: %w", s.Name, err)
+	}
+	s.proc = p
+	return nil
 }
 
 // run executes statements as root.

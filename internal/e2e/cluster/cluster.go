@@ -250,7 +250,7 @@ func (c *Cluster) act(ctx context.Context, verb, member string, part Part) error
 	return err
 }
 
-// AwaitOnline returns once every member is ONLINE and one is PRIMARY. The
+// AwaitOnline returns once every member is ONLINE and exactly one is PRIMARY. The
 // error of a deadline says what each member still was.
 func (c *Cluster) AwaitOnline(ctx context.Context) ([]Member, error) {
 	tick := time.NewTicker(200 * time.Millisecond)
@@ -275,14 +275,19 @@ func (c *Cluster) AwaitOnline(ctx context.Context) ([]Member, error) {
 	}
 }
 
+// online wants one primary: one that was replaced may take itself for the
+// primary until it hears of it.
 func online(members []Member) bool {
+	primaries := 0
 	for _, m := range members {
 		if m.State != "ONLINE" {
 			return false
 		}
+		if m.Role == "PRIMARY" {
+			primaries++
+		}
 	}
-	_, err := Primary(members)
-	return err == nil && len(members) > 0
+	return primaries == 1
 }
 
 func describe(members []Member) string {

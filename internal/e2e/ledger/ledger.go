@@ -14,6 +14,7 @@ type Kind string
 // The kinds of writes.
 const (
 	Autocommit Kind = "autocommit" // one INSERT
+	Prepared   Kind = "prepared"   // one INSERT by a statement prepared once for each connection
 	Multi      Kind = "multi"      // BEGIN, two INSERTs and an UPDATE, COMMIT
 	Large      Kind = "large"      // several megabytes in one transaction
 	DDL        Kind = "ddl"        // CREATE TABLE
@@ -57,18 +58,22 @@ type Writer struct {
 // Ledger remembers every write.
 type Ledger struct {
 	Writers []Writer
+	// Stay has writers go on with their connection after an error that the
+	// server answered; otherwise they open another one. Set it before Run.
+	Stay bool
 
 	largeRows int
 
 	mu     sync.Mutex
 	writes map[int][]Write // by writer, in order of Seq
 	acked  map[Kind]int
+	losses map[int][]error // by writer: what ended its connections
 }
 
 // New makes a ledger with one writer for each account, kind and member index
 // in 0..members-1; User writers for the first account only.
 func New(accounts []Account, kinds []Kind, members int) *Ledger {
-	l := &Ledger{largeRows: 8, writes: map[int][]Write{}, acked: map[Kind]int{}}
+	l := &Ledger{largeRows: 8, writes: map[int][]Write{}, acked: map[Kind]int{}, losses: map[int][]error{}}
 	for i, account := range accounts {
 		for _, kind := range kinds {
 			if kind == User && i > 0 {
@@ -76,7 +81,7 @@ func New(accounts []Account, kinds []Kind, members int) *Ledger {
 			}
 			// Large and direct writes need one writer each; members take turns.
 			from, to := 0, members
-			if kind != Autocommit && kind != Multi {
+			if kind != Autocommit && kind != Prepared && kind != Multi {
 				from = len(l.Writers) % members
 				to = from + 1
 			}
@@ -99,6 +104,41 @@ func (l *Ledger) record(w Writer, seq int64, err error) {
 	if outcome == Acked {
 		l.acked[w.Kind]++
 	}
+}
+
+// Errors returns the errors that writers of a kind were answered or met.
+func (l *Ledger) Errors(k Kind) []error {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	var errs []error
+	for _, w := range l.Writers {
+		for _, write := range l.writes[w.ID] {
+			if w.Kind == k && write.Err != nil {
+				errs = append(errs, write.Err)
+			}
+		}
+	}
+	return errs
+}
+
+// Losses returns what ended connections of a kind's writers, one error for each
+// connection.
+func (l *Ledger) Losses(k Kind) []error {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	var errs []error
+	for _, w := range l.Writers {
+		if w.Kind == k {
+			errs = append(errs, l.losses[w.ID]...)
+		}
+	}
+	return errs
+}
+
+func (l *Ledger) lose(w Writer, err error) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.losses[w.ID] = append(l.losses[w.ID], err)
 }
 
 // Acked counts acknowledged writes of a kind.

@@ -131,3 +131,52 @@ func TestClassify(t *testing.T) {
 		t.Error("no answer settles nothing")
 	}
 }
+
+// A writer that stays keeps its connection through an answered error, and only
+// then; what ends a connection is counted.
+func TestStay(t *testing.T) {
+	s, dial := server(t)
+	kinds := []Kind{Autocommit, Prepared, Multi}
+	l := New(accounts[:1], kinds, 2)
+	l.Stay = true
+	if err := l.Prepare(t.Context(), dial); err != nil {
+		t.Fatal(err)
+	}
+	ctx, stop := context.WithCancel(t.Context())
+	done := make(chan struct{})
+	go func() { defer close(done); l.Run(ctx, dial) }()
+	defer func() { stop(); <-done }()
+	await(t, l, kinds, 3)
+	s.SQL(t, "RENAME TABLE e2e.ledger TO e2e.away")
+	failed := func(errs func(Kind) []error, what string) {
+		t.Helper()
+		deadline := time.Now().Add(time.Minute)
+		for _, k := range kinds {
+			for len(errs(k)) == 0 {
+				if time.Now().After(deadline) {
+					t.Fatalf("%s: %s; %s", k, what, l.Summary())
+				}
+				time.Sleep(10 * time.Millisecond)
+			}
+		}
+	}
+	failed(l.Errors, "no error without the table")
+	s.SQL(t, "RENAME TABLE e2e.away TO e2e.ledger")
+	for _, k := range kinds {
+		await(t, l, []Kind{k}, l.Acked(k)+3)
+		if losses := l.Losses(k); len(losses) > 0 {
+			t.Errorf("%s: an answered error ended the connection: %v", k, losses)
+		}
+	}
+	s.Kill(t)
+	failed(l.Losses, "no connection lost with the server")
+	s.Restart(t)
+	for _, k := range kinds {
+		await(t, l, []Kind{k}, l.Acked(k)+3)
+	}
+	stop()
+	<-done
+	if err := l.Verify(t.Context(), root(s)); err != nil {
+		t.Error(err)
+	}
+}

@@ -101,7 +101,7 @@ func (l *Ledger) Run(ctx context.Context, dial Dialer) {
 // pace keeps the costly kinds from crowding out the others.
 func pace(k Kind) time.Duration {
 	switch k {
-	case Autocommit, Multi:
+	case Autocommit, Prepared, Multi:
 		return 2 * time.Millisecond
 	case Large:
 		return 500 * time.Millisecond
@@ -114,7 +114,7 @@ func (l *Ledger) write(ctx context.Context, dial Dialer, w Writer) {
 	l.mu.Lock()
 	seq := int64(len(l.writes[w.ID])) // a second Run goes on counting
 	l.mu.Unlock()
-	var c *loadgen.Conn
+	var c *session
 	defer func() {
 		if c != nil {
 			_ = c.Close()
@@ -129,18 +129,25 @@ func (l *Ledger) write(ctx context.Context, dial Dialer, w Writer) {
 			return
 		}
 		if c == nil {
-			var err error
-			if c, err = open(ctx, dial, w); err != nil {
-				c = nil
+			conn, err := open(ctx, dial, w)
+			if err != nil {
 				timer.Reset(200 * time.Millisecond)
 				continue
 			}
+			c = &session{Conn: conn}
 		}
 		seq++
 		_ = c.SetDeadline(time.Now().Add(answerWithin))
-		err, broken := l.one(c, w, seq)
+		err, after := l.one(c, w, seq)
 		l.record(w, seq, err)
-		if broken {
+		if err == nil {
+			err = after
+		}
+		if err != nil && l.Stay {
+			err = tidy(c, err)
+		}
+		if err != nil {
+			l.lose(w, err)
 			_ = c.SetDeadline(time.Now().Add(time.Second))
 			_ = c.Close()
 			c = nil
@@ -149,10 +156,19 @@ func (l *Ledger) write(ctx context.Context, dial Dialer, w Writer) {
 	}
 }
 
+// session is a connection and what was prepared on it.
+type session struct {
+	*loadgen.Conn
+	insert *loadgen.Stmt
+}
+
 // one performs one write. err is that of the first statement that failed up to
-// and with the one that commits: nothing behind it was sent. broken says that
-// the connection is not to be used again, whatever became of the write.
-func (l *Ledger) one(c *loadgen.Conn, w Writer, seq int64) (err error, broken bool) {
+// and with the one that commits: nothing behind it was sent. after is that of a
+// statement behind the one that commits, which the write does not depend on.
+func (l *Ledger) one(c *session, w Writer, seq int64) (err, after error) {
+	if w.Kind == Prepared {
+		return c.insertPrepared(w, seq), nil
+	}
 	statements := l.statements(w, seq)
 	commits := len(statements) - 1
 	if w.Kind == Locked {
@@ -161,12 +177,39 @@ func (l *Ledger) one(c *loadgen.Conn, w Writer, seq int64) (err error, broken bo
 	for i, sql := range statements {
 		if _, err := c.Query(sql); err != nil {
 			if i > commits {
-				return nil, true
+				return nil, err
 			}
-			return err, true
+			return err, nil
 		}
 	}
-	return nil, false
+	return nil, nil
+}
+
+func (c *session) insertPrepared(w Writer, seq int64) error {
+	if c.insert == nil {
+		stmt, err := c.Prepare("INSERT INTO ledger (w, seq, part, body) VALUES (?, ?, 1, ?)")
+		if err != nil {
+			return err
+		}
+		c.insert = stmt
+	}
+	_, err := c.insert.Exec(loadgen.Int(int64(w.ID)), loadgen.Int(seq), loadgen.Text("prepared"))
+	return err
+}
+
+// tidy returns a connection that was answered with an error to a state in which
+// the next write can begin, or says what keeps it from that.
+func tidy(c *session, err error) error {
+	var se *loadgen.ServerError
+	if !errors.As(err, &se) {
+		return err
+	}
+	for _, sql := range []string{"ROLLBACK", "UNLOCK TABLES"} {
+		if _, err := c.Query(sql); err != nil {
+			return err
+		}
+	}
+	return nil
 }
 
 // largeRow is the length of one of the rows of a large write, in bytes.
