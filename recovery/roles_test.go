@@ -127,6 +127,27 @@ func TestInFlightTransactionOfFormerPrimary(t *testing.T) {
 	g.rows("0,1")
 }
 
+// An xid that names the new primary's life and is prepared on the former primary's
+// mysqld, since its session had not noticed: nobody would ever propose it.
+func TestPreparedOnFormerPrimaryForTheNewOne(t *testing.T) {
+	g := rolesGroup(t, 2, 1)
+	old, to, via := g.all[0], g.all[1], g.all[2]
+	s := g.session(via)
+	g.stop(old)
+	g.appoint(via, to)
+	_, tk, err := s.prepare(g.ctx(), "INSERT INTO d.t VALUES (1,0)")
+	if err != nil {
+		t.Fatal(err)
+	}
+	g.start(old)
+	if o := g.outcome(tk); o.Committed || o.Errno != 3101 {
+		t.Errorf("outcome %+v", o)
+	}
+	g.online(old)
+	g.equal()
+	g.rows("0")
+}
+
 // Ordered by the former primary, which died before it carried out the verdict:
 // the session hears that it is committed, once the new primary shows it.
 func TestOrderedByFormerPrimary(t *testing.T) {
