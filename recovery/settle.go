@@ -35,9 +35,27 @@ func (l *life) settlePrepared(ctx context.Context) error {
 	return nil
 }
 
+// ofPresentPrimary says whether an xid was made for another member that is the
+// primary now: its session still ran here, on the former primary, when it asked
+// for one.
+func (l *life) ofPresentPrimary(gtrid string) bool {
+	x, err := router.ParseXID(gtrid)
+	v := l.m.opt.Node.View()
+	m, ok := v.Member(v.Primary)
+	return err == nil && ok && m.ID != l.m.opt.ReplicaID && m.Incarnation == x.Incarnation
+}
+
 func (l *life) settleOne(ctx context.Context, x mysqld.XID) error {
 	gtrid := string(x.Gtrid)
 	verdict, known := l.m.opt.Node.Verdict(gtrid)
+	if !known && l.ofPresentPrimary(gtrid) {
+		// No fence of this member's covers it, and its session may wait.
+		forced, err := l.m.opt.Node.ForceVerdict(ctx, []string{gtrid})
+		if err != nil {
+			return err
+		}
+		verdict, known = forced[0], true
+	}
 	executed, err := mysqld.GroupExecuted(ctx, l.conn, l.m.opt.GroupName)
 	if err != nil {
 		return err

@@ -35,8 +35,11 @@ func newTestRouter(l *fakeLog) *Router {
 }
 
 func (l *fakeLog) pass() {
-	if l.between != nil {
-		l.between()
+	l.mu.Lock()
+	f := l.between
+	l.mu.Unlock()
+	if f != nil {
+		f()
 	}
 }
 

@@ -1,0 +1,36 @@
+package state
+
+import "testing"
+
+// That a primary is open counts for its life and its epoch alone.
+func TestOpenEpoch(t *testing.T) {
+	g := newTestGroup(t)
+	for id := uint64(1); id <= 2; id++ {
+		if g.s.member(id) == nil {
+			g.apply(&Join{Member: id, Nonce: 100 + id, Info: MemberInfo{UUID: string(rune('a' + id))}})
+		}
+	}
+	open := func(id, epoch uint64, st MemberState) uint64 {
+		return g.apply(&SetState{Member: id, Incarnation: g.s.member(id).Incarnation, State: st, Epoch: epoch})
+	}
+	first, second := g.s.primary, uint64(3)-g.s.primary
+	epoch := g.s.epoch
+	if open(second, epoch, StateOnline) != 0 || open(first, epoch+1, StateOnline) != 0 || open(first, epoch, StateRecovering) != 0 {
+		t.Error("counted for a secondary, another epoch, or a state that is not ONLINE")
+	}
+	if open(first, epoch, StateOnline) != 1 || g.s.member(first).OpenEpoch != epoch || g.s.member(first).State != StateOnline {
+		t.Errorf("%+v", g.s.member(first))
+	}
+	again, err := Decode(g.s.Encode(nil))
+	if err != nil || again.member(first).OpenEpoch != epoch {
+		t.Errorf("not kept: %v", err)
+	}
+	// A state without an epoch leaves it.
+	if open(first, 0, StateOnline); g.s.member(first).OpenEpoch != epoch {
+		t.Error("forgotten")
+	}
+	g.apply(&Join{Member: first, Nonce: 999, Info: g.s.member(first).Info})
+	if g.s.member(first).OpenEpoch != 0 {
+		t.Error("a new life is not open")
+	}
+}
