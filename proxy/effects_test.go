@@ -1,6 +1,7 @@
 package proxy
 
 import (
+	"context"
 	"fmt"
 	"testing"
 
@@ -92,6 +93,18 @@ func TestCommandsAfterMove(t *testing.T) {
 	}
 	c.expect("", "SELECT @x")
 	c.expect("plain", "SELECT DATABASE()")
+	// The client answers to the salt of a server that it left.
+	c.must("SET @x=1")
+	g.pair.move(Outcome{})
+	for range 2 {
+		if _, err := c.cl.ChangeUser(context.Background(), "plain", "plain", "plain2", wire.PluginCachingSHA2); err != nil {
+			t.Fatalf("change user: %v", err)
+		}
+	}
+	c.expect("plain2", "SELECT DATABASE()")
+	c.expect("", "SELECT @x")
+	g.pair.move(Outcome{})
+	c.expect("plain2", "SELECT DATABASE()")
 }
 
 func le32(v uint32) []byte { return []byte{byte(v), byte(v >> 8), byte(v >> 16), byte(v >> 24)} }
