@@ -108,3 +108,27 @@ func TestCommandsAfterMove(t *testing.T) {
 }
 
 func le32(v uint32) []byte { return []byte{byte(v), byte(v >> 8), byte(v >> 16), byte(v >> 24)} }
+
+// TestUnknownPassword: a session whose password the member never saw ends, and
+// where a client sends it on demand, it is seen.
+func TestUnknownPassword(t *testing.T) {
+	g := newPair(t, nil)
+	g.client(t, true, "plain", 0, 0).must("SELECT 1") // mysqld caches the account
+	unknown := g.client(t, false, "plain", 0, 0)
+	unknown.must("SELECT 1")
+	ctx := context.Background()
+	cl, err := wire.Dial(ctx, wire.Config{Network: "tcp", Addr: g.addr, User: "plain", Password: "plain",
+		Attributes: [][2]string{{"_client_name", "Go-MySQL-Driver"}}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer func() { _ = cl.Close() }()
+	g.pair.move(Outcome{})
+	if e := unknown.fails("SELECT 1"); e == nil || e.Code != 1053 {
+		t.Errorf("unknown password: %v", e)
+	}
+	unknown.closed()
+	if _, err := cl.Exec(ctx, "SELECT 1"); err != nil {
+		t.Errorf("password sent on demand: %v", err)
+	}
+}
