@@ -36,7 +36,9 @@ func (p *primary) sweep(ctx context.Context) error {
 			if !router.IsOurs(id) {
 				continue
 			}
-			if _, decided := p.m.opt.Node.Verdict(id); decided {
+			// A verdict that an earlier look forced may have been ordered after that
+			// look gave up waiting: then nobody carries it out.
+			if o, decided := p.m.opt.Node.Verdict(id); decided && (o.Committed || o.Reason != state.ReasonForced) {
 				continue
 			}
 			if now[id] = true; seen[id] {

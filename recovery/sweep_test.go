@@ -31,6 +31,12 @@ func withSweeps(t *testing.T, every time.Duration, servers, voters int) *testGro
 func (g *testGroup) leave(via *testMember, before string, stmts ...string) (xid string) {
 	g.t.Helper()
 	xid = via.router.NewXID()
+	g.leaveAs(via, xid, before, stmts...)
+	return xid
+}
+
+func (g *testGroup) leaveAs(via *testMember, xid, before string, stmts ...string) {
+	g.t.Helper()
 	q := committer.Quote(xid)
 	s := g.session(via)
 	for _, x := range append(append([]string{before, "XA START " + q}, stmts...), "XA END "+q, "XA PREPARE "+q) {
@@ -41,7 +47,6 @@ func (g *testGroup) leave(via *testMember, before string, stmts ...string) (xid 
 	if err := s.Close(); err != nil {
 		g.t.Fatal(err)
 	}
-	return xid
 }
 
 // prepared says which transactions are prepared on the primary's mysqld.
@@ -128,6 +133,25 @@ func TestSweepSparesWhatIsDecided(t *testing.T) {
 	}
 	g.equal()
 	g.rows("0,1")
+}
+
+// The entry that forces a verdict may be ordered when whoever asked for it waits
+// no longer: the rollback is still carried out.
+func TestForcedVerdictIsCarriedOutLate(t *testing.T) {
+	g := withSweeps(t, often, 1, 2)
+	p := g.primary()
+	life := g.incarnation(p)
+	xid := p.router.NewXID()
+	if o, err := g.all[1].node.ForceVerdictOf(g.ctx(), life, []string{xid}); err != nil || o[0].Committed {
+		t.Fatalf("%+v, %v", o, err)
+	}
+	until(t, "the verdict", func() bool { _, ok := p.node.Verdict(xid); return ok })
+	g.leaveAs(p, xid, "DO 0", "SELECT * FROM d.t WHERE id=0 FOR UPDATE")
+	until(t, "its rollback", func() bool { return !g.prepared()[xid] })
+	if now := g.incarnation(p); now != life {
+		t.Errorf("the member had to start again: %v", p.member.LastError())
+	}
+	g.equal()
 }
 
 // Invariant 5: a transaction on its way to a log without a quorum has no verdict
