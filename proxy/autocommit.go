@@ -27,7 +27,10 @@ func (s *session) autocommit(ctx context.Context, q *stmt) error {
 	if s.bursts(q) {
 		return s.burst(ctx, q)
 	}
-	xid := s.srv.opt.Group.NewXID()
+	xid, err := s.newXID()
+	if err != nil {
+		return s.notBegun(err)
+	}
 	s.tx = transaction{xid: xid, auto: true}
 	s.oneShot = nil
 	pre, r, err := s.forward(ctx, []string{xaStart(xid)}, q)

@@ -24,7 +24,10 @@ func (s *session) bursts(q *stmt) bool {
 // empty branch behind, which is rolled back. SHOW WARNINGS stands there because XA
 // END clears the diagnostics area.
 func (s *session) burst(ctx context.Context, q *stmt) error {
-	xid := s.srv.opt.Group.NewXID()
+	xid, err := s.newXID()
+	if err != nil {
+		return s.notBegun(err)
+	}
 	s.tx = transaction{xid: xid, auto: true}
 	s.oneShot = nil
 	// Registered before PREPARE is sent: the verdict cannot be missed.

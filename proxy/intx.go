@@ -22,7 +22,10 @@ func (s *session) firstOfTx(ctx context.Context, q *stmt) error {
 			return s.direct(ctx, q)
 		}
 	}
-	xid := s.srv.opt.Group.NewXID()
+	xid, err := s.newXID()
+	if err != nil {
+		return s.notBegun(err)
+	}
 	s.tx = transaction{xid: xid, chars: s.oneShot}
 	pre, r, err := s.forward(ctx, []string{xaStart(xid)}, q)
 	if err != nil {

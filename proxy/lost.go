@@ -3,6 +3,7 @@ package proxy
 import (
 	"context"
 	"errors"
+	"net"
 	"time"
 
 	"cohort/internal/wire"
@@ -20,6 +21,75 @@ const maxTries = 5
 type place struct {
 	backend Backend
 	thread  uint32
+	conn    net.Conn
+}
+
+// stuckAfter is how long a session may still wait for a server that is the primary
+// no more. One that is fenced ends its sessions sooner; one that stands still, or
+// cannot be reached, never does.
+const stuckAfter = time.Second
+
+// runEvict closes, until ctx ends, the server's side of sessions that are at work
+// on a server which is not the primary any more: they then find the true outcome
+// and go on elsewhere. An idle session moves by itself with its next command.
+func (s *Server) runEvict(ctx context.Context) {
+	t := time.NewTicker(stuckAfter / 4)
+	defer t.Stop()
+	since := make(map[*place]time.Time)
+	for {
+		select {
+		case <-ctx.Done():
+			return
+		case <-t.C:
+		}
+		s.mu.Lock()
+		live := make([]*session, 0, len(s.live))
+		for ss := range s.live {
+			live = append(live, ss)
+		}
+		s.mu.Unlock()
+		seen := make(map[*place]time.Time)
+		for _, ss := range live {
+			at := ss.where.Load()
+			if !s.opt.Group.Moved(at.backend) {
+				continue
+			}
+			begun, ok := since[at]
+			if !ok {
+				begun = time.Now()
+			}
+			seen[at] = begun
+			if time.Since(begun) < stuckAfter {
+				continue
+			}
+			if ss.own.TryLock() {
+				ss.own.Unlock()
+				continue
+			}
+			_ = at.conn.Close()
+		}
+		since = seen
+	}
+}
+
+// newXID makes an xid for this session's server. The view may have moved on since
+// the session was last found to be in the right place: an xid made for another
+// primary would have no verdict for as long as that one lives.
+func (s *session) newXID() (string, error) {
+	xid := s.srv.opt.Group.NewXID()
+	if s.srv.opt.Group.Moved(s.backend) {
+		_ = s.r.Backend.Close()
+		return "", ErrBackendLost
+	}
+	return xid, nil
+}
+
+// notBegun ends a statement of which nothing was sent.
+func (s *session) notBegun(err error) error {
+	if s.again(true) {
+		return errAgain
+	}
+	return s.lostInTx(err)
 }
 
 func (s *session) inTransaction() bool {

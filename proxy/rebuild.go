@@ -82,7 +82,7 @@ func (s *session) attempt(ctx context.Context, login *relay.Login) error {
 	_ = s.r.Backend.Close()
 	s.r.SetBackend(cl)
 	s.backend, s.since = b, time.Now()
-	s.where.Store(&place{b, cl.ThreadID()})
+	s.where.Store(&place{b, cl.ThreadID(), cl.Conn.RawConn()})
 	s.gen++
 	defer context.AfterFunc(ctx, func() { _ = cl.Close() })()
 	if err := s.restore(); err != nil {

@@ -75,6 +75,7 @@ type Server struct {
 
 	mu       sync.Mutex
 	conns    map[net.Conn]func() // closes everything about a client
+	live     map[*session]struct{}
 	closed   bool
 	sessions sync.WaitGroup
 }
@@ -111,7 +112,7 @@ func New(opt Options) (*Server, error) {
 			return nil, fmt.Errorf("proxy: listen for clients: %w", err)
 		}
 	}
-	return &Server{opt: opt, ln: ln, acc: acc, watch: relay.NewWatch(opt.WatchInterval), conns: make(map[net.Conn]func())}, nil
+	return &Server{opt: opt, ln: ln, acc: acc, watch: relay.NewWatch(opt.WatchInterval), conns: make(map[net.Conn]func()), live: make(map[*session]struct{})}, nil
 }
 
 // Addr is the address clients connect to.
@@ -134,6 +135,7 @@ func (s *Server) Run(ctx context.Context) error {
 	defer cancel(nil)
 	var wg sync.WaitGroup
 	wg.Go(func() { _ = s.watch.Run(ctx) })
+	wg.Go(func() { s.runEvict(ctx) })
 	stop := context.AfterFunc(ctx, func() { _ = s.Close() })
 	defer stop()
 	err := s.accept(ctx)
@@ -229,11 +231,17 @@ func (s *Server) client(ctx context.Context, nc net.Conn) {
 	defer func() { _ = r.Close() }()
 	ss := &session{srv: s, r: r, log: log, backend: backend, multi: r.ClientCaps.Has(wire.MultiStatements)}
 	ss.ctx = ctx
-	ss.where.Store(&place{backend, r.ThreadID()})
+	ss.where.Store(&place{backend, r.ThreadID(), r.Backend.Conn.RawConn()})
 	s.mu.Lock()
 	closed := s.closed
 	s.conns[nc] = func() { _ = r.Close() }
+	s.live[ss] = struct{}{}
 	s.mu.Unlock()
+	defer func() {
+		s.mu.Lock()
+		delete(s.live, ss)
+		s.mu.Unlock()
+	}()
 	if closed {
 		return
 	}

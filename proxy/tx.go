@@ -319,7 +319,10 @@ func (s *session) insist(xid string, r wire.Reply) (wire.Reply, error) {
 // startTx opens a wrapped transaction for BEGIN, a chain, or a client's XA
 // START. e is what the server says when it may not.
 func (s *session) startTx(explicit bool, pre []string, post ...string) (ok wire.OK, e *wire.ServerError, err error) {
-	xid := s.srv.opt.Group.NewXID()
+	xid, err := s.newXID()
+	if err != nil {
+		return ok, nil, err
+	}
 	sqls := append(append(append([]string(nil), pre...), xaStart(xid)), post...)
 	rs, err := s.exec(sqls...)
 	if err != nil {
