@@ -14,7 +14,8 @@ type Backend struct {
 	Local bool
 	// MemberUUID is the server_uuid of the member it belongs to.
 	MemberUUID string
-	// Epoch is the one that it is the primary of.
+	// Epoch is the one that it is the primary of; 0 is a server that takes no
+	// writes, of a member that is out of the group.
 	Epoch uint64
 }
 

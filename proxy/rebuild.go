@@ -114,7 +114,7 @@ func (s *session) restore() error {
 	if err != nil {
 		return err
 	}
-	if ro[0].Str(0, 0) == "1" {
+	if ro[0].Str(0, 0) == "1" && s.backend.Epoch != 0 {
 		return errReadOnly
 	}
 	s.shows, s.shownVars, s.owed, s.oneShot, s.toldPlain = shows, shown, owed, oneShot, ""

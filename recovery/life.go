@@ -65,6 +65,7 @@ func (m *Member) live(ctx context.Context) (err error) {
 	if err := l.join(ctx); err != nil {
 		return err
 	}
+	m.control.tell(nil)
 	// From here on the group knows of this life: an end that is this server's
 	// own fault is reported.
 	err = l.serve(ctx)

@@ -73,6 +73,8 @@ type Options struct {
 	Store  *groupbinlog.Store
 	// Router is told where verdicts go and what is visible.
 	Router *router.Router
+	// Standby: the member joins at the first Start, not when it runs.
+	Standby bool
 	// UUID is the server_uuid that Router was made for.
 	UUID string
 	// ServerVersion is mysqld's own, as 9.7.4.
@@ -95,6 +97,7 @@ type Member struct {
 	subs     subscribers
 	// hasAccount: this process made the account. Only lives uses it.
 	hasAccount bool
+	control    control
 	gaveUp     atomic.Bool // there will be no other life, see lives
 	lastErr    atomic.Pointer[error]
 }
@@ -105,7 +108,7 @@ func New(opt Options) (*Member, error) {
 	if err != nil {
 		return nil, err
 	}
-	m := &Member{opt: opt, log: opt.Logger, password: pw, compliance: newCompliance(opt.Router.LastDirect)}
+	m := &Member{control: control{wanted: !opt.Standby}, opt: opt, log: opt.Logger, password: pw, compliance: newCompliance(opt.Router.LastDirect)}
 	opt.Info.PeerToken = peer.NewToken()
 	m.peers, err = peer.NewServer(peer.Options{Addr: opt.PeerAddress, MemberID: opt.UUID, Token: opt.Info.PeerToken,
 		Source: opt.Router.Tracker(opt.ReplicaID), OnNotice: opt.Router.Prepared, Logger: m.log.With().Str("component", "peer").Logger()})
@@ -169,12 +172,37 @@ func (m *Member) lives(ctx context.Context) error {
 	diverged := 0 // lives in a row that ended so
 	for {
 		began := time.Now()
-		err := m.live(ctx)
+		lifeCtx, wanted := m.control.begin(ctx)
+		if !wanted {
+			if m.control.leaving() {
+				m.leave(ctx)
+			}
+			// One whose data are not the group's is nothing to read from.
+			if !m.gaveUp.Load() {
+				m.opt.Router.SetPlace(router.OnLocal)
+			}
+			m.control.stopped()
+			if m.control.await(ctx) != nil {
+				return nil
+			}
+			diverged, pause = 0, shortest
+			continue
+		}
+		m.opt.Router.SetPlace(router.OnPrimary)
+		err := m.live(lifeCtx)
+		m.control.over()
 		m.ready.Store(false)
 		if ctx.Err() != nil {
 			return nil
 		}
 		m.lastErr.Store(&err)
+		m.control.tell(err)
+		if !m.Wanted() {
+			if !errors.Is(err, errStopped) {
+				m.log.Error().Err(err).Msg("the member could not join the group")
+			}
+			continue
+		}
 		if errors.Is(err, ErrDiverged) {
 			diverged++
 		} else {
@@ -184,10 +212,10 @@ func (m *Member) lives(ctx context.Context) error {
 		// has closed it and found the same. A third would only kill the sessions
 		// of whoever comes to look.
 		if diverged == 2 {
-			m.log.Error().Err(err).Msg("this server must be provisioned anew; start cohort again when it is")
+			m.log.Error().Err(err).Msg("this server must be provisioned anew; run START GROUP_REPLICATION, or start cohort again, when it is")
 			m.gaveUp.Store(true)
-			<-ctx.Done()
-			return nil
+			m.control.giveUp()
+			continue
 		}
 		if time.Since(began) > longest {
 			pause = shortest
@@ -197,11 +225,7 @@ func (m *Member) lives(ctx context.Context) error {
 			continue
 		}
 		m.log.Warn().Err(err).Dur("retry_in", pause).Msg("mysqld is not in the group now; trying again")
-		select {
-		case <-ctx.Done():
-			return nil
-		case <-time.After(pause):
-		}
+		m.control.pause(ctx, pause)
 		pause = min(2*pause, longest)
 	}
 }

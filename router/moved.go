@@ -1,8 +1,39 @@
 package router
 
+// Place says where the sessions of this member run.
+type Place int32
+
+const (
+	// OnPrimary is wherever the group's primary is.
+	OnPrimary Place = iota
+	// OnNone is nowhere: the member is leaving the group and sessions wait.
+	OnNone
+	// OnLocal is the member's own mysqld, which takes no writes: the member is out
+	// of the group, where it can be looked at and told to START.
+	OnLocal
+)
+
+// SetPlace says where sessions run from now on; those elsewhere have to move.
+func (r *Router) SetPlace(p Place) {
+	if Place(r.place.Swap(int32(p))) == p {
+		return
+	}
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	close(r.changed)
+	r.changed = make(chan struct{})
+}
+
 // Moved reports whether sessions on b have to move: the group has appointed
-// another primary since, or the same member anew.
+// another primary since, or the same member anew, or this member left or joined
+// the group.
 func (r *Router) Moved(b Backend) bool {
+	switch local := b.Local && b.Epoch == 0; {
+	case Place(r.place.Load()) != OnPrimary:
+		return !local
+	case local:
+		return true
+	}
 	v := r.opt.Log.View()
 	m, ok := v.Member(v.Primary)
 	return ok && (m.Info.UUID != b.MemberUUID || v.Epoch != b.Epoch)

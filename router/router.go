@@ -48,7 +48,8 @@ type Backend struct {
 	Network, Addr string
 	Local         bool
 	MemberUUID    string
-	// Epoch is the one that it is the primary of. A session may stay only as
+	// Epoch is the one that it is the primary of, 0 where this member is out of the
+	// group and mysqld its own. A session may stay only as
 	// long as MemberUUID and Epoch are the present primary's.
 	Epoch uint64
 }
@@ -59,6 +60,7 @@ type Router struct {
 	xids    *ticketTable
 	directs *ticketTable
 	counter atomic.Uint64
+	place   atomic.Int32  // a Place
 	direct  atomic.Uint64 // number of the last direct statement ordered
 
 	mu       sync.Mutex
@@ -261,7 +263,11 @@ func (r *Router) Primary(ctx context.Context) (Backend, error) {
 	for {
 		changed := r.Changed()
 		v := r.opt.Log.View()
-		if m, ok := v.Member(v.Primary); ok && m.State == state.StateOnline && m.OpenEpoch == v.Epoch {
+		place := Place(r.place.Load())
+		if place == OnLocal {
+			return Backend{Network: "unix", Addr: r.opt.Socket, Local: true, MemberUUID: r.opt.SelfUUID}, nil
+		}
+		if m, ok := v.Member(v.Primary); ok && place == OnPrimary && m.State == state.StateOnline && m.OpenEpoch == v.Epoch {
 			if m.ID == r.opt.Self {
 				return Backend{Network: "unix", Addr: r.opt.Socket, Local: true, MemberUUID: m.Info.UUID, Epoch: v.Epoch}, nil
 			}

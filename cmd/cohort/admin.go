@@ -2,6 +2,7 @@ package main
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"strconv"
 	"strings"
@@ -10,6 +11,7 @@ import (
 	"cohort/internal/sysvar"
 	"cohort/internal/wire"
 	"cohort/proxy"
+	"cohort/recovery"
 	"cohort/sqlparse"
 )
 
@@ -38,12 +40,37 @@ func (s *statusSource) Exec(ctx context.Context, who proxy.SessionInfo, st proxy
 			return true, err
 		}
 		if st.Class == sqlparse.StartGroup {
-			// The member joins when its process starts, so it is running.
-			return true, wire.NewError(3093, "HY000", "The START GROUP_REPLICATION command failed since the group is already running.")
+			return true, s.startError(s.member.Start(ctx))
 		}
-		return true, wire.NewError(3663, "HY000", "The STOP GROUP_REPLICATION command encountered a failure. This release leaves the group when the process stops: end cohort serve instead.")
+		return true, s.stopError(s.member.Stop(ctx))
 	}
 	return true, s.set(ctx, who, st.Set)
+}
+
+// startError is what START GROUP_REPLICATION answers. As with the plugin the log
+// says what is wrong.
+func (s *statusSource) startError(err error) error {
+	switch {
+	case err == nil:
+		return nil
+	case errors.Is(err, recovery.ErrRunning):
+		return wire.NewError(3093, "HY000", "The START GROUP_REPLICATION command failed since the group is already running.")
+	case errors.Is(err, recovery.ErrBusy):
+		return wire.NewError(3663, "HY000", "The START GROUP_REPLICATION command encountered a failure. Another instance of START/STOP GROUP_REPLICATION command is executing.")
+	}
+	s.log.Error().Err(err).Msg("START GROUP_REPLICATION failed")
+	return wire.NewError(3092, "HY000", "The server is not configured properly to be an active member of the group. Please see more details on error log.")
+}
+
+func (s *statusSource) stopError(err error) error {
+	switch {
+	case err == nil:
+		return nil
+	case errors.Is(err, recovery.ErrBusy):
+		return wire.NewError(3663, "HY000", "The STOP GROUP_REPLICATION command encountered a failure. Another instance of START/STOP GROUP_REPLICATION command is executing.")
+	}
+	s.log.Error().Err(err).Msg("STOP GROUP_REPLICATION failed")
+	return wire.NewError(3663, "HY000", "The STOP GROUP_REPLICATION command encountered a failure. %v", err)
 }
 
 // mayStartStop makes the checks of START and STOP GROUP_REPLICATION in MySQL's

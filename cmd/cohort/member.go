@@ -88,13 +88,14 @@ func serve(ctx context.Context, cfg *config.Config, log zerolog.Logger) (err err
 		Socket: cfg.MysqldSocket, AdminUser: cfg.AdminUser, AdminPassword: cfg.AdminPassword,
 		Dir: cfg.DataDir, Info: info, FeedAddress: cfg.FeedAddress, PeerAddress: cfg.PeerListenAddress(),
 		BinlogSpace: int64(cfg.BinlogSpace), Members: len(seeds), Failed: failed,
-		CommitterConns: int(cfg.CommitterConnections), TransactionSizeLimit: int64(cfg.TransactionSizeLimit),
+		Standby: !cfg.StartOnBoot, CommitterConns: int(cfg.CommitterConnections), TransactionSizeLimit: int64(cfg.TransactionSizeLimit),
 		Node: node, Store: store, Router: rt, UUID: id.ServerUUID, ServerVersion: id.Version, Logger: logging.Component(log, "member"),
 	})
 	if err != nil {
 		return err
 	}
-	st := &statusSource{cfg: cfg, info: info, replica: replica, node: node, router: rt, member: member, stats: stats, life: member}
+	st := &statusSource{cfg: cfg, info: info, replica: replica, node: node, router: rt, member: member, stats: stats, life: member,
+		log: logging.Component(log, "admin")}
 	front, err := newProxy(cfg, st, rt, member.Compliance(), log)
 	if err != nil {
 		return errors.Join(err, member.Close())

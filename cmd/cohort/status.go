@@ -6,6 +6,8 @@ import (
 	"strings"
 	"sync"
 
+	"github.com/rs/zerolog"
+
 	"cohort/consensus"
 	"cohort/consensus/state"
 	"cohort/internal/config"
@@ -26,6 +28,7 @@ type statusSource struct {
 	stats   *groupstats.Counter
 	// life is member, for what it may or may not be able to do.
 	life any
+	log  zerolog.Logger
 	// changed holds the variables that were set while the member runs.
 	changed sync.Map
 }
@@ -57,7 +60,7 @@ func (s *statusSource) status() httpapi.Status {
 func (s *statusSource) self(v *state.View) httpapi.Self {
 	host, port := hostPort(s.info.ClientAddress)
 	self := httpapi.Self{MemberID: s.info.UUID, Host: host, Port: port, State: state.StateOffline.String()}
-	if m, ok := v.Member(s.replica); ok {
+	if m, ok := v.Member(s.replica); ok && s.member.Wanted() {
 		self.State, self.Role = m.State.String(), role(m.ID, v.Primary)
 	}
 	// The view may lag behind what this process knows of its own mysqld.

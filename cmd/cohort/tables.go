@@ -5,6 +5,7 @@ import (
 	"strconv"
 
 	"cohort/consensus/state"
+	"cohort/internal/httpapi"
 	"cohort/proxy"
 )
 
@@ -15,22 +16,30 @@ const applierChannel = "group_replication_applier"
 func (s *statusSource) Table(_ context.Context, _ proxy.SessionInfo, name string) (proxy.Table, bool) {
 	switch name {
 	case "replication_group_members":
-		return membersTable(s.node.View()), true
+		return membersTable(s.node.View(), s.self(s.node.View())), true
 	case "replication_group_member_stats":
 		return s.statsTable(s.node.View()), true
 	}
 	return proxy.Table{}, false
 }
 
-// membersTable is performance_schema.replication_group_members.
-func membersTable(v *state.View) proxy.Table {
+// membersTable is performance_schema.replication_group_members: the members that
+// are in the group, or this one alone while it is not.
+func membersTable(v *state.View, self httpapi.Self) proxy.Table {
 	t := proxy.Table{Columns: []proxy.TableColumn{
 		{Name: "CHANNEL_NAME", CastType: "CHAR(64)"}, {Name: "MEMBER_ID", CastType: "CHAR(36)"},
 		{Name: "MEMBER_HOST", CastType: "CHAR(255)"}, {Name: "MEMBER_PORT", CastType: "SIGNED"},
 		{Name: "MEMBER_STATE", CastType: "CHAR(64)"}, {Name: "MEMBER_ROLE", CastType: "CHAR(64)"},
 		{Name: "MEMBER_VERSION", CastType: "CHAR(64)"}, {Name: "MEMBER_COMMUNICATION_STACK", CastType: "CHAR(64)"},
 	}}
+	if self.State == state.StateOffline.String() {
+		t.Rows = append(t.Rows, texts("", self.MemberID, self.Host, strconv.Itoa(self.Port), self.State, "", "", "COHORT"))
+		return t
+	}
 	for _, m := range v.Members {
+		if m.State == state.StateOffline {
+			continue
+		}
 		x := member(m, v.Primary)
 		t.Rows = append(t.Rows, texts(applierChannel, x.MemberID, x.Host, strconv.Itoa(x.Port), x.State, x.Role, x.Version, "COHORT"))
 	}

@@ -33,7 +33,7 @@ type Config struct {
 	BootstrapGroup bool `key:"group_replication_bootstrap_group" def:"OFF" live:"no"`
 
 	// StartOnBoot: Join the group as soon as the process runs.
-	StartOnBoot bool `key:"group_replication_start_on_boot" def:"ON" live:"yes" later:"START and STOP GROUP_REPLICATION"`
+	StartOnBoot bool `key:"group_replication_start_on_boot" def:"ON" live:"yes"`
 
 	// SinglePrimaryMode: One writable member. OFF (every member writable) is
 	// refused until multi-primary mode exists.
@@ -45,7 +45,7 @@ type Config struct {
 
 	// MemberWeight: How much this member is preferred as the next primary; the
 	// highest weight wins.
-	MemberWeight uint64 `key:"group_replication_member_weight" def:"50" min:"0" max:"100" unit:"points" live:"yes" later:"elections"`
+	MemberWeight uint64 `key:"group_replication_member_weight" def:"50" min:"0" max:"100" unit:"points" live:"no"`
 
 	// Consistency: The consistency level that new sessions start with.
 	Consistency string `key:"group_replication_consistency" def:"BEFORE_ON_PRIMARY_FAILOVER" enum:"EVENTUAL,BEFORE_ON_PRIMARY_FAILOVER,BEFORE,AFTER,BEFORE_AND_AFTER" live:"yes" later:"consistency levels"`
@@ -162,7 +162,7 @@ type Config struct {
 
 	// ComponentsStopTimeout: How long leaving the group may wait for each part
 	// to finish.
-	ComponentsStopTimeout time.Duration `key:"group_replication_components_stop_timeout" def:"300" min:"2" max:"31536000" unit:"seconds" live:"yes" later:"START and STOP GROUP_REPLICATION"`
+	ComponentsStopTimeout time.Duration `key:"group_replication_components_stop_timeout" def:"300" min:"2" max:"31536000" unit:"seconds" live:"yes" later:"stopping replication channels"`
 
 	// FlowControlMode: Whether writers are slowed down for members that lag.
 	FlowControlMode string `key:"group_replication_flow_control_mode" def:"QUOTA" enum:"DISABLED,QUOTA" live:"yes" later:"flow control"`

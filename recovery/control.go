@@ -1,0 +1,288 @@
+package recovery
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"sync"
+	"time"
+
+	"cohort/consensus"
+	"cohort/consensus/state"
+	"cohort/internal/mysqld"
+	"cohort/router"
+)
+
+// Errors of Start and Stop.
+var (
+	// ErrRunning: the member is in the group, or on its way.
+	ErrRunning = errors.New("recovery: the member is in the group already")
+	// ErrBusy: another Start or Stop is being carried out.
+	ErrBusy = errors.New("recovery: another START or STOP is being carried out")
+	// errStopped ends a life that was asked to leave.
+	errStopped = errors.New("recovery: the member was asked to leave the group")
+)
+
+// leaveTimeout bounds how long a member that leaves tries to tell the group.
+const leaveTimeout = 5 * time.Second
+
+// startLimit bounds how long a Start waits for its join to be ordered.
+const startLimit = time.Minute
+
+// control is whether this member is to be in the group; Start and Stop change it.
+type control struct {
+	mu      sync.Mutex
+	wanted  bool
+	command bool               // a Start or Stop is being carried out
+	changed chan struct{}      // closed and replaced when wanted changes
+	end     context.CancelFunc // ends the present life; nil between lives
+	joined  chan error         // capacity 1: what a Start waits for; nil for none
+	left    chan struct{}      // what a Stop waits for; nil for none
+}
+
+func (c *control) set(wanted bool) {
+	c.wanted = wanted
+	if c.changed != nil {
+		close(c.changed)
+	}
+	c.changed = make(chan struct{})
+}
+
+// await returns when the member is wanted in the group.
+func (c *control) await(ctx context.Context) error {
+	for {
+		c.mu.Lock()
+		if c.changed == nil {
+			c.changed = make(chan struct{})
+		}
+		wanted, changed := c.wanted, c.changed
+		c.mu.Unlock()
+		if wanted {
+			return nil
+		}
+		select {
+		case <-ctx.Done():
+			return context.Cause(ctx)
+		case <-changed:
+		}
+	}
+}
+
+// begin returns the context of one life; false if the member is not wanted (any
+// more).
+func (c *control) begin(ctx context.Context) (context.Context, bool) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if !c.wanted {
+		return nil, false
+	}
+	ctx, cancel := context.WithCancelCause(ctx)
+	c.end = func() { cancel(errStopped) }
+	return ctx, true
+}
+
+// over frees what begin took.
+func (c *control) over() {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.end != nil {
+		c.end()
+		c.end = nil
+	}
+}
+
+// tell answers a Start: nil when the member has joined, otherwise why it could
+// not; then it is not wanted any more.
+func (c *control) tell(err error) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.joined == nil {
+		return
+	}
+	c.joined <- err
+	c.joined = nil
+	if err != nil {
+		c.set(false)
+	}
+}
+
+// giveUp has the member stay out until a Start.
+func (c *control) giveUp() {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.set(false)
+}
+
+// leaving says whether a Stop waits.
+func (c *control) leaving() bool {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return c.left != nil
+}
+
+// pause waits for d, or until what is wanted changes.
+func (c *control) pause(ctx context.Context, d time.Duration) {
+	c.mu.Lock()
+	if c.changed == nil {
+		c.changed = make(chan struct{})
+	}
+	changed := c.changed
+	c.mu.Unlock()
+	t := time.NewTimer(d)
+	defer t.Stop()
+	select {
+	case <-ctx.Done():
+	case <-changed:
+	case <-t.C:
+	}
+}
+
+// begins marks that a Start or Stop is carried out; c.mu is held.
+func (c *control) begins() error {
+	if c.command {
+		return ErrBusy
+	}
+	c.command = true
+	return nil
+}
+
+func (c *control) ends() {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.command, c.joined, c.left = false, nil, nil
+}
+
+// Wanted says whether this member is, or tries to be, in the group.
+func (m *Member) Wanted() bool {
+	m.control.mu.Lock()
+	defer m.control.mu.Unlock()
+	return m.control.wanted
+}
+
+// Start has this member join the group and returns when it has: it is RECOVERING
+// or ONLINE then. Errors: ErrRunning, ErrBusy, ctx's cause, or why it cannot join;
+// then it stays out until the next Start.
+func (m *Member) Start(ctx context.Context) error {
+	c := &m.control
+	c.mu.Lock()
+	if err := c.begins(); err != nil {
+		c.mu.Unlock()
+		return err
+	}
+	if c.wanted {
+		c.mu.Unlock()
+		c.ends()
+		return ErrRunning
+	}
+	defer c.ends()
+	joined := make(chan error, 1)
+	c.joined = joined
+	m.gaveUp.Store(false)
+	c.set(true)
+	c.mu.Unlock()
+	ctx, cancel := context.WithTimeoutCause(ctx, startLimit, errors.New("recovery: the group did not order the join in time; has it a majority?"))
+	defer cancel()
+	select {
+	case err := <-joined:
+		return err
+	case <-ctx.Done():
+		c.mu.Lock()
+		defer c.mu.Unlock()
+		c.set(false)
+		if c.end != nil {
+			c.end()
+		}
+		return context.Cause(ctx)
+	}
+}
+
+// Stop takes this member out of the group and returns when its mysqld takes no
+// writes any more. The group elects another primary if this one was it. A member
+// that is out already stays so.
+func (m *Member) Stop(ctx context.Context) error {
+	c := &m.control
+	c.mu.Lock()
+	if err := c.begins(); err != nil {
+		c.mu.Unlock()
+		return err
+	}
+	defer c.ends()
+	if !c.wanted {
+		c.mu.Unlock()
+		return nil
+	}
+	left := make(chan struct{})
+	c.left = left
+	c.set(false)
+	if c.end != nil {
+		c.end()
+	}
+	c.mu.Unlock()
+	select {
+	case <-left:
+		return nil
+	case <-ctx.Done():
+		return context.Cause(ctx)
+	}
+}
+
+// leave ends this member's part in the group: the others are told, so that they
+// need not find out, and mysqld is closed for writes. It tries until that is so or
+// ctx ends; telling has a time limit, since a member without quorum can leave too.
+// Clients of this member find its own mysqld afterwards.
+func (m *Member) leave(ctx context.Context) {
+	m.opt.Router.SetPlace(router.OnNone)
+	tell, cancel := context.WithTimeout(ctx, leaveTimeout)
+	err := m.opt.Node.SetState(tell, state.StateOffline)
+	if err != nil && ctx.Err() == nil && !errors.Is(err, consensus.ErrFenced) && !errors.Is(err, consensus.ErrNotJoined) {
+		m.log.Warn().Err(err).Msg("left without telling the group; it will find out")
+	}
+	cancel()
+	for pause := 50 * time.Millisecond; ; pause = min(2*pause, 5*time.Second) {
+		err := m.closeServer(ctx)
+		if err == nil || ctx.Err() != nil {
+			break
+		}
+		m.log.Warn().Err(err).Msg("cannot close mysqld for writes; trying again")
+		select {
+		case <-ctx.Done():
+		case <-time.After(pause):
+		}
+	}
+	m.log.Info().Msg("member left the group")
+}
+
+// stopped answers a Stop.
+func (c *control) stopped() {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.left != nil {
+		close(c.left)
+		c.left = nil
+	}
+}
+
+// closeServer ends every session of the local mysqld and makes it read-only, also
+// for its next start.
+func (m *Member) closeServer(ctx context.Context) error {
+	pool, err := mysqld.Open(m.opt.Socket, m.opt.AdminUser, m.opt.AdminPassword)
+	if err != nil {
+		return err
+	}
+	defer pool.Close()
+	l := &life{m: m, log: m.log, pool: pool}
+	if l.conn, err = pool.Conn(ctx); err != nil {
+		return fmt.Errorf("connect to mysqld: %w", err)
+	}
+	defer l.conn.Close()
+	if err := mysqld.StopReplication(ctx, l.conn); err != nil {
+		return err
+	}
+	if err := mysqld.KillSessions(ctx, l.conn); err != nil {
+		return err
+	}
+	if err := l.setReadOnly(ctx); err != nil {
+		return err
+	}
+	return mysqld.SetGlobals(ctx, l.conn, map[string]string{"binlog_order_commits": "ON"})
+}
