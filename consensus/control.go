@@ -15,21 +15,33 @@ import (
 // Control entries are proposed until ctx ends. A proposal that failed may have
 // been ordered all the same, so each of them does nothing the second time.
 
+// An attempt ends when its time is over, twice as long with each, or when another
+// leader appears: what was on its way to the old one is often lost without a word,
+// and a failover waits for it.
 const (
-	controlTimeout = 2 * time.Second // of one attempt
-	retryFirst     = 2 * time.Millisecond
-	retryLast      = 100 * time.Millisecond
+	controlFirst = 500 * time.Millisecond
+	controlLast  = 4 * time.Second
+	retryFirst   = 2 * time.Millisecond
+	retryLast    = 100 * time.Millisecond
 )
 
 // propose orders one entry and returns what the state machine said of it, after
 // it was applied here.
 func (n *Node) propose(ctx context.Context, entry []byte) (uint64, error) {
 	pause := retryFirst
-	for {
+	for limit := controlFirst; ; limit = min(2*limit, controlLast) {
 		if err := n.machine.err(); err != nil {
 			return 0, err
 		}
-		tctx, cancel := context.WithTimeout(ctx, controlTimeout)
+		_, _, changed := n.leader.get()
+		tctx, cancel := context.WithTimeout(ctx, limit)
+		go func() { // ends with tctx
+			select {
+			case <-changed:
+				cancel()
+			case <-tctx.Done():
+			}
+		}()
 		res, err := n.nh.SyncPropose(tctx, n.session, entry)
 		cancel()
 		if err == nil {
