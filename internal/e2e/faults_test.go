@@ -3,6 +3,7 @@ package e2e
 import (
 	"context"
 	"fmt"
+	"slices"
 	"testing"
 	"time"
 
@@ -15,12 +16,22 @@ import (
 // with none beyond its own schema.
 var writers = []ledger.Account{{User: "app", Schema: "e2e_app"}, {User: "plain", Schema: "plain"}}
 
+// everyKind is every kind of writer. noRows leaves out those whose rows are not
+// wrapped in a transaction that the group decides on: a primary that dies between
+// running such a statement and having it ordered comes back in state ERROR if the
+// next primary has written the table meanwhile (docs/limits.md), and so writers that
+// go on writing the same table would end the test by design.
+var (
+	everyKind = append([]ledger.Kind{ledger.User}, ledger.Kinds...)
+	noRows    = slices.DeleteFunc(slices.Clone(everyKind), func(k ledger.Kind) bool { return k == ledger.Locked || k == ledger.Call })
+)
+
 // underFault writes without pause while faults come and go, and then holds
 // every member to every answer that was given.
-func underFault(t *testing.T, rounds int, fault func(ctx context.Context, g *group, round int) error) {
+func underFault(t *testing.T, rounds int, kinds []ledger.Kind, fault func(ctx context.Context, g *group, round int) error) {
 	t.Helper()
 	g := startGroup(t)
-	l := ledger.New(writers, append([]ledger.Kind{ledger.User}, ledger.Kinds...), len(g.Members))
+	l := ledger.New(writers, kinds, len(g.Members))
 	dial := func(ctx context.Context, w ledger.Writer) (loadgen.Target, error) {
 		// A sandbox keeps the ports of its members.
 		return g.Members[w.Member].Through(w.Account.User, ""), nil
@@ -101,7 +112,11 @@ func TestKillOneMember(t *testing.T) {
 				name = "both"
 			}
 			t.Run(fmt.Sprintf("%s/%s", whom, name), func(t *testing.T) {
-				underFault(t, rounds(t, 3), func(ctx context.Context, g *group, _ int) error {
+				kinds := everyKind
+				if whom == "primary" {
+					kinds = noRows
+				}
+				underFault(t, rounds(t, 3), kinds, func(ctx context.Context, g *group, _ int) error {
 					// The primary is another one after each of these faults.
 					pick := cluster.Secondary
 					if whom == "primary" {
@@ -124,7 +139,7 @@ func TestKillOneMember(t *testing.T) {
 // All processes of all members at once, as when the machine loses its power
 // (but for what the page cache holds).
 func TestKillEverything(t *testing.T) {
-	underFault(t, rounds(t, 3), func(ctx context.Context, g *group, _ int) error {
+	underFault(t, rounds(t, 3), noRows, func(ctx context.Context, g *group, _ int) error {
 		return killAndRestart(ctx, g, "", cluster.Both)
 	})
 }
@@ -133,7 +148,7 @@ func TestKillEverything(t *testing.T) {
 func TestKillAllOfAKind(t *testing.T) {
 	for _, part := range []cluster.Part{cluster.Mysqld, cluster.Proxy} {
 		t.Run(string(part), func(t *testing.T) {
-			underFault(t, rounds(t, 2), func(ctx context.Context, g *group, _ int) error {
+			underFault(t, rounds(t, 2), noRows, func(ctx context.Context, g *group, _ int) error {
 				for _, m := range g.Members {
 					if err := g.Kill(ctx, m.Name, part); err != nil {
 						return err
@@ -153,7 +168,7 @@ func TestKillAllOfAKind(t *testing.T) {
 // A different part of a different member each time, the next before the last
 // has caught up.
 func TestKillInTurn(t *testing.T) {
-	underFault(t, rounds(t, 9), func(ctx context.Context, g *group, round int) error {
+	underFault(t, rounds(t, 9), noRows, func(ctx context.Context, g *group, round int) error {
 		parts := []cluster.Part{cluster.Mysqld, cluster.Proxy, cluster.Both}
 		return killAndRestart(ctx, g, g.Members[round%3].Name, parts[(round+round/3)%3])
 	})
