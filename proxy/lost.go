@@ -191,7 +191,8 @@ func (s *session) endedAlone() bool {
 		return false
 	}
 	up, err := time.ParseDuration(r.Str(0, 0) + "s")
-	if err != nil || time.Now().Add(-up).After(s.since) || cl.ThreadID() <= s.r.ThreadID() {
+	// Both ends of Uptime are whole seconds: it may be one second off.
+	if err != nil || time.Now().Add(-up-time.Second).After(s.since) || cl.ThreadID() <= s.r.ThreadID() {
 		return false // another start of the server
 	}
 	for end := time.Now().Add(aloneWait); time.Now().Before(end); time.Sleep(aloneWait / 20) {
