@@ -5,6 +5,7 @@ import (
 	"encoding/binary"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -15,7 +16,8 @@ import (
 // pairGroup is a group whose primary is one of two mysqlds that hold the same
 // data. Each of them is committed on by a soloGroup of its own.
 type pairGroup struct {
-	solo [2]*soloGroup
+	solo     [2]*soloGroup
+	expected atomic.Int64 // xids that a session began to end
 
 	mu      sync.Mutex
 	at      int
@@ -45,6 +47,7 @@ func (g *pairGroup) NewXID() string { s, _ := g.now(); return s.NewXID() }
 func (g *pairGroup) ExpectDirect(gtid string) Ticket { s, _ := g.now(); return s.ExpectDirect(gtid) }
 
 func (g *pairGroup) Expect(xid string) Ticket {
+	g.expected.Add(1)
 	s, e := g.now()
 	return pairTicket{s.Expect(xid), g, e}
 }
@@ -239,7 +242,7 @@ func TestServerDies(t *testing.T) {
 	query := g.client(t, false, "plain", 0, 0)
 	unknown := g.client(t, false, "plain", 0, 0)
 	unknown.must("SELECT @x := 5")
-	query.send(wire.ComQuery, []byte("SELECT a, SLEEP(4) FROM here"))
+	query.send(wire.ComQuery, []byte("SELECT a, SLEEP(IF(a=1, 600, 0)) FROM here"))
 	inTx.send(wire.ComQuery, []byte("SELECT SLEEP(100)"))
 	eventually(t, "the queries run", func() bool {
 		return g.db.Value(t, "SELECT COUNT(*) FROM information_schema.PROCESSLIST WHERE INFO LIKE '%SLEEP(%' AND ID<>CONNECTION_ID()") == "2"
