@@ -3,6 +3,8 @@ package proxy
 import (
 	"context"
 	"encoding/binary"
+	"errors"
+	"os"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -98,9 +100,10 @@ func (g *pairRig) both(sqls ...string) {
 func newPair(t *testing.T, change func(*Options)) *pairRig {
 	t.Helper()
 	g := &pairRig{}
-	g.other = mysqldtest.Start(t, "log_bin_trust_function_creators=ON")
-	g.other.SQL(t, "CREATE SCHEMA plain", "CREATE USER plain IDENTIFIED BY 'plain'", "GRANT ALL ON plain.* TO plain")
-	g.rig = newRig(t, func(o *Options) {
+	dbs := mysqldtest.StartN(t, 2, rigSetting)
+	g.other = dbs[1]
+	g.other.SQL(t, rigAccount...)
+	g.rig = rigOn(t, dbs[0], func(o *Options) {
 		g.pair = &pairGroup{solo: [2]*soloGroup{o.Group.(*soloGroup), {t: t, network: "unix", addr: g.other.Socket}}}
 		o.Group = g.pair
 		if change != nil {
@@ -141,6 +144,24 @@ func (c *rawClient) executeStmt(id uint32, v int32, bound bool) [][]byte {
 		c.t.Fatal(err)
 	}
 	return ps
+}
+
+// value returns the first value of a query's first row.
+func (c *rawClient) value(sql string) string {
+	c.t.Helper()
+	ps := c.query(sql)
+	if len(ps) < 3 || ps[0][0] == wire.HeaderERR {
+		c.t.Fatalf("%s: %q", sql, ps)
+	}
+	at := 1 + int(ps[0][0])
+	if !c.cl.Caps.Has(wire.DeprecateEOF) {
+		at++
+	}
+	if at >= len(ps)-1 {
+		return ""
+	}
+	v, _, _ := wire.ReadLenencString(ps[at])
+	return string(v)
 }
 
 func (c *rawClient) expect(want string, sql string) {
@@ -277,8 +298,12 @@ func TestServerDies(t *testing.T) {
 // closed checks that the connection is closed.
 func (c *rawClient) closed() {
 	c.t.Helper()
-	if p, err := c.cl.Conn.ReadPacket(1 << 16); err == nil {
+	_ = c.cl.Conn.RawConn().SetDeadline(time.Now().Add(30 * time.Second))
+	p, err := c.cl.Conn.ReadPacket(1 << 16)
+	if err == nil {
 		c.t.Errorf("the connection is open, and says %q", p)
+	} else if errors.Is(err, os.ErrDeadlineExceeded) {
+		c.t.Error("the session goes on")
 	}
 }
 
