@@ -1,6 +1,7 @@
 package proxy
 
 import (
+	"fmt"
 	"syscall"
 	"testing"
 	"time"
@@ -23,8 +24,10 @@ func (g *pairRig) freeze(t *testing.T) {
 	if err := syscall.Kill(g.db.Pid, syscall.SIGSTOP); err != nil {
 		t.Fatal(err)
 	}
-	t.Cleanup(func() { _ = syscall.Kill(g.db.Pid, syscall.SIGCONT) })
+	t.Cleanup(g.thaw)
 }
+
+func (g *pairRig) thaw() { _ = syscall.Kill(g.db.Pid, syscall.SIGCONT) }
 
 // TestServerStandsStill: sessions at work on a server that neither answers nor
 // closes its connections leave it once another one is the primary.
@@ -78,10 +81,12 @@ func TestServerStandsStill(t *testing.T) {
 // TestStandsStillAtCommit: a COMMIT that waits for a server that stands still is
 // answered with the group's verdict.
 func TestStandsStillAtCommit(t *testing.T) {
-	for _, committed := range []bool{true, false} {
-		g := newPair(t, nil)
+	g := newPair(t, nil)
+	for i, committed := range []bool{true, false} {
 		c := g.client(t, false, "plain", 0, 0)
-		c.must("BEGIN", "INSERT INTO t VALUES (1, 'tx')")
+		c.expect("1", "SELECT a FROM here")
+		c.must("BEGIN", fmt.Sprintf("INSERT INTO t VALUES (%d, 'tx')", i+1))
+		g.pair.expected.Store(0)
 		g.freeze(t)
 		c.send(wire.ComQuery, []byte("COMMIT"))
 		eventually(t, "COMMIT asks for its verdict", func() bool { return g.pair.expected.Load() > 0 })
@@ -96,5 +101,7 @@ func TestStandsStillAtCommit(t *testing.T) {
 			t.Errorf("committed %v: %q", committed, ps)
 		}
 		c.expect("2", "SELECT a FROM here")
+		g.thaw()
+		g.pair.move(Outcome{})
 	}
 }

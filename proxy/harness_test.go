@@ -164,6 +164,7 @@ func rigOn(t testing.TB, db *mysqldtest.Server, change func(*Options)) *rig {
 func (g *rig) startProxy(change func(*Options)) {
 	t := g.t
 	opt := Options{Listen: "127.0.0.1:0", Group: g.group, ConnectTimeout: 20 * time.Second, WatchInterval: 20 * time.Millisecond,
+		aloneWait: 100 * time.Millisecond, stuckAfter: 200 * time.Millisecond,
 		Logger: zerolog.New(os.Stderr).Level(zerolog.WarnLevel)}
 	if change != nil {
 		change(&opt)

@@ -59,6 +59,13 @@ func (m *meddler) say(old, new string) {
 	m.old, m.new = append(m.old, old), append(m.new, new)
 }
 
+// hush ends all replacements.
+func (m *meddler) hush() {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	m.old, m.new = nil, nil
+}
+
 func (m *meddler) copy(dst, src net.Conn, up bool) {
 	defer func() { _ = dst.Close() }()
 	buf := make([]byte, 64<<10)
@@ -194,7 +201,9 @@ func TestTrackersInRoutines(t *testing.T) {
 // TestUnknownBranch: a branch that the server does not know any more may have
 // been committed as well as lost; nobody is told either.
 func TestUnknownBranch(t *testing.T) {
-	for _, tt := range []struct {
+	g, m := meddledRig(t, nil)
+	g.db.SQL(t, "CREATE TABLE plain.t (a INT PRIMARY KEY)")
+	for i, tt := range []struct {
 		old, new, end string
 	}{
 		{"XA END 'cohort", "XA END 'COHORT", "COMMIT"},
@@ -205,11 +214,10 @@ func TestUnknownBranch(t *testing.T) {
 		{"XA START 'cohort", "DO 1 --         ", "ROLLBACK"},
 	} {
 		t.Run(tt.old[:8]+tt.end, func(t *testing.T) {
-			g, m := meddledRig(t, nil)
 			c := g.client(t, false, "plain", 0, 0)
-			c.must("CREATE TABLE t (a INT PRIMARY KEY)")
 			m.say(tt.old, tt.new)
-			sql := "INSERT INTO t VALUES (1)"
+			defer m.hush()
+			sql := fmt.Sprintf("INSERT INTO t VALUES (%d)", i)
 			if tt.end != "" {
 				c.must("BEGIN", sql)
 				sql = tt.end
