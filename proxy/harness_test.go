@@ -141,10 +141,21 @@ type rig struct {
 	addr  string
 }
 
+// rigSetting and rigAccount make a rig's mysqld.
+const rigSetting = "log_bin_trust_function_creators=ON"
+
+var rigAccount = []string{"CREATE SCHEMA plain", "CREATE USER plain IDENTIFIED BY 'plain'", "GRANT ALL ON plain.* TO plain"}
+
 func newRig(t testing.TB, change func(*Options)) *rig {
 	t.Helper()
-	g := &rig{t: t, db: mysqldtest.Start(t, "log_bin_trust_function_creators=ON")}
-	g.db.SQL(t, "CREATE SCHEMA plain", "CREATE USER plain IDENTIFIED BY 'plain'", "GRANT ALL ON plain.* TO plain")
+	return rigOn(t, mysqldtest.Start(t, rigSetting), change)
+}
+
+// rigOn puts a proxy in front of a server.
+func rigOn(t testing.TB, db *mysqldtest.Server, change func(*Options)) *rig {
+	t.Helper()
+	g := &rig{t: t, db: db}
+	g.db.SQL(t, rigAccount...)
 	g.group = &soloGroup{t: t, network: "unix", addr: g.db.Socket}
 	g.startProxy(change)
 	return g
@@ -153,6 +164,7 @@ func newRig(t testing.TB, change func(*Options)) *rig {
 func (g *rig) startProxy(change func(*Options)) {
 	t := g.t
 	opt := Options{Listen: "127.0.0.1:0", Group: g.group, ConnectTimeout: 20 * time.Second, WatchInterval: 20 * time.Millisecond,
+		aloneWait: 100 * time.Millisecond, stuckAfter: 200 * time.Millisecond,
 		Logger: zerolog.New(os.Stderr).Level(zerolog.WarnLevel)}
 	if change != nil {
 		change(&opt)
@@ -370,22 +382,4 @@ func (c *rawClient) fails(sql string) *wire.ServerError {
 		return e
 	}
 	return nil
-}
-
-// value returns the first value of a query's first row.
-func (c *rawClient) value(sql string) string {
-	c.t.Helper()
-	ps := c.query(sql)
-	if len(ps) < 3 || ps[0][0] == wire.HeaderERR {
-		c.t.Fatalf("%s: %q", sql, ps)
-	}
-	at := 1 + int(ps[0][0])
-	if !c.cl.Caps.Has(wire.DeprecateEOF) {
-		at++
-	}
-	if at >= len(ps)-1 {
-		return ""
-	}
-	v, _, _ := wire.ReadLenencString(ps[at])
-	return string(v)
 }

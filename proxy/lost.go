@@ -33,7 +33,7 @@ const stuckAfter = time.Second
 // on a server which is not the primary any more: they then find the true outcome
 // and go on elsewhere. An idle session moves by itself with its next command.
 func (s *Server) runEvict(ctx context.Context) {
-	t := time.NewTicker(stuckAfter / 4)
+	t := time.NewTicker(s.opt.stuckAfter / 4)
 	defer t.Stop()
 	since := make(map[*place]time.Time)
 	for {
@@ -59,7 +59,7 @@ func (s *Server) runEvict(ctx context.Context) {
 				begun = time.Now()
 			}
 			seen[at] = begun
-			if time.Since(begun) < stuckAfter {
+			if time.Since(begun) < s.opt.stuckAfter {
 				continue
 			}
 			if ss.own.TryLock() {
@@ -170,14 +170,18 @@ func (s *session) alone() bool {
 	return s.ends
 }
 
-// aloneWait is how long the news that there is another primary may take.
-const aloneWait = time.Second
+// aloneWait is how long the news that there is another primary may take, and
+// aloneTimeout bounds asking a server whether it lives.
+const (
+	aloneWait    = time.Second
+	aloneTimeout = 2 * time.Second
+)
 
 func (s *session) endedAlone() bool {
 	if s.srv.opt.Group.Moved(s.backend) {
 		return false
 	}
-	ctx, cancel := context.WithTimeout(s.ctx, 2*aloneWait)
+	ctx, cancel := context.WithTimeout(s.ctx, aloneTimeout)
 	defer cancel()
 	login := s.r.Login
 	login.DB = ""
@@ -191,10 +195,12 @@ func (s *session) endedAlone() bool {
 		return false
 	}
 	up, err := time.ParseDuration(r.Str(0, 0) + "s")
-	if err != nil || time.Now().Add(-up).After(s.since) || cl.ThreadID() <= s.r.ThreadID() {
+	// Both ends of Uptime are whole seconds: it may be one second off.
+	if err != nil || time.Now().Add(-up-time.Second).After(s.since) || cl.ThreadID() <= s.r.ThreadID() {
 		return false // another start of the server
 	}
-	for end := time.Now().Add(aloneWait); time.Now().Before(end); time.Sleep(aloneWait / 20) {
+	wait := s.srv.opt.aloneWait
+	for end := time.Now().Add(wait); time.Now().Before(end); time.Sleep(wait / 20) {
 		if s.srv.opt.Group.Moved(s.backend) {
 			return false
 		}

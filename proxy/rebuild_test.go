@@ -3,8 +3,11 @@ package proxy
 import (
 	"context"
 	"encoding/binary"
+	"errors"
+	"os"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -15,7 +18,8 @@ import (
 // pairGroup is a group whose primary is one of two mysqlds that hold the same
 // data. Each of them is committed on by a soloGroup of its own.
 type pairGroup struct {
-	solo [2]*soloGroup
+	solo     [2]*soloGroup
+	expected atomic.Int64 // xids that a session began to end
 
 	mu      sync.Mutex
 	at      int
@@ -45,6 +49,7 @@ func (g *pairGroup) NewXID() string { s, _ := g.now(); return s.NewXID() }
 func (g *pairGroup) ExpectDirect(gtid string) Ticket { s, _ := g.now(); return s.ExpectDirect(gtid) }
 
 func (g *pairGroup) Expect(xid string) Ticket {
+	g.expected.Add(1)
 	s, e := g.now()
 	return pairTicket{s.Expect(xid), g, e}
 }
@@ -95,9 +100,10 @@ func (g *pairRig) both(sqls ...string) {
 func newPair(t *testing.T, change func(*Options)) *pairRig {
 	t.Helper()
 	g := &pairRig{}
-	g.other = mysqldtest.Start(t, "log_bin_trust_function_creators=ON")
-	g.other.SQL(t, "CREATE SCHEMA plain", "CREATE USER plain IDENTIFIED BY 'plain'", "GRANT ALL ON plain.* TO plain")
-	g.rig = newRig(t, func(o *Options) {
+	dbs := mysqldtest.StartN(t, 2, rigSetting)
+	g.other = dbs[1]
+	g.other.SQL(t, rigAccount...)
+	g.rig = rigOn(t, dbs[0], func(o *Options) {
 		g.pair = &pairGroup{solo: [2]*soloGroup{o.Group.(*soloGroup), {t: t, network: "unix", addr: g.other.Socket}}}
 		o.Group = g.pair
 		if change != nil {
@@ -138,6 +144,24 @@ func (c *rawClient) executeStmt(id uint32, v int32, bound bool) [][]byte {
 		c.t.Fatal(err)
 	}
 	return ps
+}
+
+// value returns the first value of a query's first row.
+func (c *rawClient) value(sql string) string {
+	c.t.Helper()
+	ps := c.query(sql)
+	if len(ps) < 3 || ps[0][0] == wire.HeaderERR {
+		c.t.Fatalf("%s: %q", sql, ps)
+	}
+	at := 1 + int(ps[0][0])
+	if !c.cl.Caps.Has(wire.DeprecateEOF) {
+		at++
+	}
+	if at >= len(ps)-1 {
+		return ""
+	}
+	v, _, _ := wire.ReadLenencString(ps[at])
+	return string(v)
 }
 
 func (c *rawClient) expect(want string, sql string) {
@@ -239,7 +263,7 @@ func TestServerDies(t *testing.T) {
 	query := g.client(t, false, "plain", 0, 0)
 	unknown := g.client(t, false, "plain", 0, 0)
 	unknown.must("SELECT @x := 5")
-	query.send(wire.ComQuery, []byte("SELECT a, SLEEP(4) FROM here"))
+	query.send(wire.ComQuery, []byte("SELECT a, SLEEP(IF(a=1, 600, 0)) FROM here"))
 	inTx.send(wire.ComQuery, []byte("SELECT SLEEP(100)"))
 	eventually(t, "the queries run", func() bool {
 		return g.db.Value(t, "SELECT COUNT(*) FROM information_schema.PROCESSLIST WHERE INFO LIKE '%SLEEP(%' AND ID<>CONNECTION_ID()") == "2"
@@ -274,8 +298,12 @@ func TestServerDies(t *testing.T) {
 // closed checks that the connection is closed.
 func (c *rawClient) closed() {
 	c.t.Helper()
-	if p, err := c.cl.Conn.ReadPacket(1 << 16); err == nil {
+	_ = c.cl.Conn.RawConn().SetDeadline(time.Now().Add(30 * time.Second))
+	p, err := c.cl.Conn.ReadPacket(1 << 16)
+	if err == nil {
 		c.t.Errorf("the connection is open, and says %q", p)
+	} else if errors.Is(err, os.ErrDeadlineExceeded) {
+		c.t.Error("the session goes on")
 	}
 }
 

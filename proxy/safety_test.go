@@ -59,6 +59,13 @@ func (m *meddler) say(old, new string) {
 	m.old, m.new = append(m.old, old), append(m.new, new)
 }
 
+// hush ends all replacements.
+func (m *meddler) hush() {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	m.old, m.new = nil, nil
+}
+
 func (m *meddler) copy(dst, src net.Conn, up bool) {
 	defer func() { _ = dst.Close() }()
 	buf := make([]byte, 64<<10)
@@ -144,9 +151,7 @@ func TestMissingGTID(t *testing.T) {
 		if e := c.fails(sqls[last]); e == nil || e.Code != 3098 {
 			t.Errorf("%v without the binary log: %v", sqls, e)
 		}
-		if _, err := c.cl.Conn.ReadPacket(1 << 16); err == nil {
-			t.Error("the session goes on")
-		}
+		c.closed()
 	}
 	if now, _ := g.group.counts(); now != w {
 		t.Error("the group decided what was not logged")
@@ -190,15 +195,15 @@ func TestTrackersInRoutines(t *testing.T) {
 	if e := c.fails("CALL nolog()"); e == nil || e.Code != 3098 {
 		t.Errorf("sql_log_bin=0 in a routine: %v", e)
 	}
-	if _, err := c.cl.Conn.ReadPacket(1 << 16); err == nil {
-		t.Error("the session goes on")
-	}
+	c.closed()
 }
 
 // TestUnknownBranch: a branch that the server does not know any more may have
 // been committed as well as lost; nobody is told either.
 func TestUnknownBranch(t *testing.T) {
-	for _, tt := range []struct {
+	g, m := meddledRig(t, nil)
+	g.db.SQL(t, "CREATE TABLE plain.t (a INT PRIMARY KEY)")
+	for i, tt := range []struct {
 		old, new, end string
 	}{
 		{"XA END 'cohort", "XA END 'COHORT", "COMMIT"},
@@ -209,11 +214,10 @@ func TestUnknownBranch(t *testing.T) {
 		{"XA START 'cohort", "DO 1 --         ", "ROLLBACK"},
 	} {
 		t.Run(tt.old[:8]+tt.end, func(t *testing.T) {
-			g, m := meddledRig(t, nil)
 			c := g.client(t, false, "plain", 0, 0)
-			c.must("CREATE TABLE t (a INT PRIMARY KEY)")
 			m.say(tt.old, tt.new)
-			sql := "INSERT INTO t VALUES (1)"
+			defer m.hush()
+			sql := fmt.Sprintf("INSERT INTO t VALUES (%d)", i)
 			if tt.end != "" {
 				c.must("BEGIN", sql)
 				sql = tt.end
@@ -221,9 +225,7 @@ func TestUnknownBranch(t *testing.T) {
 			if e := c.fails(sql); e == nil || e.Code != 1105 || !strings.Contains(e.Message, "unknown") {
 				t.Errorf("%s: %v", sql, e)
 			}
-			if _, err := c.cl.Conn.ReadPacket(1 << 16); err == nil {
-				t.Error("the session goes on")
-			}
+			c.closed()
 		})
 	}
 }
@@ -246,9 +248,7 @@ func TestLostBeforePrepare(t *testing.T) {
 	if e := c.fails("COMMIT"); e == nil || e.Code != 1105 || !strings.Contains(e.Message, "unknown") {
 		t.Errorf("COMMIT: %v", e)
 	}
-	if _, err := c.cl.Conn.ReadPacket(1 << 16); err == nil {
-		t.Error("the session goes on")
-	}
+	c.closed()
 }
 
 // silentGroup never hears of a transaction that is not in the binary log.
@@ -295,9 +295,7 @@ func TestHiddenTransaction(t *testing.T) {
 	if e := c.fails("INSERT INTO t VALUES (1)"); e == nil || e.Code != 1053 {
 		t.Errorf("%v", e)
 	}
-	if _, err := c.cl.Conn.ReadPacket(1 << 16); err == nil {
-		t.Error("the session goes on")
-	}
+	c.closed()
 	if v := g.db.Value(t, "SELECT COUNT(*) FROM plain.t"); v != "0" {
 		t.Errorf("%s rows", v)
 	}
@@ -314,9 +312,7 @@ func TestRollbackRefused(t *testing.T) {
 	if e := c.fails("COMMIT"); e == nil || e.Code != 1053 {
 		t.Errorf("%v", e)
 	}
-	if _, err := c.cl.Conn.ReadPacket(1 << 16); err == nil {
-		t.Error("the session goes on")
-	}
+	c.closed()
 	eventually(t, "the server's session ends", func() bool {
 		return g.db.Value(t, "SELECT COUNT(*) FROM performance_schema.threads WHERE PROCESSLIST_USER='plain'") == "0"
 	})

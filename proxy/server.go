@@ -61,6 +61,9 @@ type Options struct {
 	// WatchInterval is how soon a client that went away is noticed, 0 for 1 s.
 	WatchInterval time.Duration
 	Logger        zerolog.Logger
+
+	// The constants of these names unless a test needs less.
+	aloneWait, stuckAfter time.Duration
 }
 
 // Server accepts clients and serves each on a goroutine of its own.
@@ -94,6 +97,12 @@ func New(opt Options) (*Server, error) {
 	}
 	if opt.LostWait <= 0 {
 		opt.LostWait = 30 * time.Second
+	}
+	if opt.aloneWait <= 0 {
+		opt.aloneWait = aloneWait
+	}
+	if opt.stuckAfter <= 0 {
+		opt.stuckAfter = stuckAfter
 	}
 	if opt.RebuildWait <= 0 {
 		opt.RebuildWait = 30 * time.Second
