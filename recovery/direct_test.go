@@ -17,7 +17,7 @@ import (
 func TestDirectNeverProposedIsProposedLate(t *testing.T) {
 	for _, dies := range []string{"process", "both"} {
 		t.Run(dies, func(t *testing.T) {
-			// Its process is the last to know that there is another primary.
+			// With another primary elected meanwhile, and without.
 			g := settling(t, map[string]string{"process": "secondary", "both": "primary"}[dies])
 			p, via := g.primary(), g.all[2]
 			g.stop(p)
@@ -87,8 +87,8 @@ func TestDirectUnorderedAtACrashOfMysqld(t *testing.T) {
 // §3: ordered, but the empty transaction that stands for it on its origin was
 // not written. The origin must not get it from its feed.
 func TestDirectOrderedWithoutItsEmptyTransaction(t *testing.T) {
-	for i, dies := range []string{"mysqld", "process", "mysqld", "process"} {
-		by := settledBy[i/2]
+	for _, x := range [][2]string{{"mysqld", "primary"}, {"process", "primary"}, {"process", "secondary"}} {
+		dies, by := x[0], x[1]
 		t.Run(dies+" "+by, func(t *testing.T) {
 			g := settling(t, by)
 			p := g.primary()
