@@ -58,29 +58,96 @@ func (g *testGroup) orderedNotExecuted(id int) (xid string, tk *router.Ticket, n
 	return xid, tk, n
 }
 
+// alone stops the processes of the other members with a mysqld, so that nobody
+// can be elected while the primary is away and its mysqld has to settle its past
+// as the primary. They come back with together, before the members are compared.
+func (g *testGroup) alone() {
+	g.t.Helper()
+	p := g.primary()
+	for _, m := range g.servers() {
+		if m != p {
+			g.stop(m)
+			g.apart = append(g.apart, m)
+		}
+	}
+	for _, m := range g.apart {
+		until(g.t, "it is noticed", func() bool {
+			v, _ := p.node.View().Member(m.id)
+			return v.State == state.StateOffline
+		})
+	}
+}
+
+func (g *testGroup) together() {
+	g.t.Helper()
+	for _, m := range g.apart {
+		g.start(m)
+		g.online(m)
+	}
+	g.apart = nil
+}
+
+// settledBy are the roles in which a former primary may come back.
+var settledBy = []string{"primary", "secondary"}
+
+// settling starts a group whose primary comes back in such a role when it dies. A
+// voter more than usual keeps the quorum.
+func settling(t *testing.T, by string) *testGroup {
+	t.Helper()
+	g := withTable(t, 2, 3)
+	if by == "primary" {
+		g.alone()
+	}
+	return g
+}
+
+// replaced waits, after the primary's death, until there is another one if there
+// can be.
+func (g *testGroup) replaced(p *testMember) {
+	g.t.Helper()
+	if len(g.servers())-len(g.apart) > 1 {
+		until(g.t, "another primary", func() bool { return g.all[len(g.all)-1].node.View().Primary != p.id })
+	}
+}
+
 // crashMysqld kills the primary's mysqld and starts it again.
 func (g *testGroup) crashMysqld() {
 	g.t.Helper()
-	before := g.incarnation(g.primary())
-	g.primary().db.Kill(g.t)
-	g.primary().db.Restart(g.t)
-	g.nextLife(before)
+	p := g.primary()
+	before := g.incarnation(p)
+	p.db.Kill(g.t)
+	g.replaced(p)
+	p.db.Restart(g.t)
+	g.nextLife(p, before)
 }
 
-// nextLife waits until the primary is ONLINE in a life after the given one.
-func (g *testGroup) nextLife(after uint64) {
+// nextLife waits until a member is ONLINE in a life after the given one.
+func (g *testGroup) nextLife(m *testMember, after uint64) {
 	g.t.Helper()
-	p := g.primary()
-	until(g.t, "the next life", func() bool { return g.incarnation(p) > after })
-	g.online(p)
+	until(g.t, "the next life", func() bool { return g.incarnation(m) > after })
+	g.online(m)
 }
 
 // restart ends the primary's process and starts it again.
 func (g *testGroup) restart() {
 	g.t.Helper()
-	g.stop(g.primary())
-	g.start(g.primary())
-	g.online(g.primary())
+	p := g.primary()
+	g.stop(p)
+	g.replaced(p)
+	g.start(p)
+	g.online(p)
+}
+
+// restartBoth does so with mysqld, too.
+func (g *testGroup) restartBoth() {
+	g.t.Helper()
+	p := g.primary()
+	g.stop(p)
+	p.db.Kill(g.t)
+	g.replaced(p)
+	p.db.Restart(g.t)
+	g.start(p)
+	g.online(p)
 }
 
 func (g *testGroup) rows(want string) {
@@ -95,34 +162,41 @@ func (g *testGroup) rows(want string) {
 // §9.1, §9.2: prepared, never proposed. The fence aborts it, the client hears
 // so, and it is not proposed again.
 func TestPreparedAndUnknownIsRolledBack(t *testing.T) {
-	g := withTable(t, 2, 1)
-	via := g.all[2]
-	g.stop(g.primary())
-	xid, tk, err := g.session(via).prepare(g.ctx(), "INSERT INTO d.t VALUES (1,0)")
-	if err != nil {
-		t.Fatal(err)
-	}
-	g.start(g.primary())
-	if o := g.outcome(tk); o.Committed || o.Errno != 3101 {
-		t.Errorf("outcome %+v", o)
-	}
-	g.online(g.primary())
-	g.write(via, "INSERT INTO d.t VALUES (2,0)")
-	g.equal()
-	g.rows("0,2")
-	for _, m := range g.all {
-		if v, known := m.node.Verdict(xid); known {
-			t.Errorf("member %d: it was proposed again: %+v", m.id, v)
-		}
+	for _, by := range settledBy {
+		t.Run(by, func(t *testing.T) {
+			g := settling(t, by)
+			p, via := g.primary(), g.all[2]
+			g.stop(p)
+			g.replaced(p)
+			xid, tk, err := g.sessionOn(p, via).prepare(g.ctx(), "INSERT INTO d.t VALUES (1,0)")
+			if err != nil {
+				t.Fatal(err)
+			}
+			g.start(p)
+			if o := g.outcome(tk); o.Committed || by == "primary" && o.Errno != 3101 {
+				t.Errorf("outcome %+v", o)
+			}
+			g.online(p)
+			g.write(via, "INSERT INTO d.t VALUES (2,0)")
+			g.together()
+			g.equal()
+			g.rows("0,2")
+			for _, m := range g.all {
+				// A late xid may get a forced abort; it is never ordered.
+				if v, known := m.node.Verdict(xid); known && (by == "primary" || v.Committed) {
+					t.Errorf("member %d: it was proposed again: %+v", m.id, v)
+				}
+			}
+		})
 	}
 }
 
 // §9.2: the log says abort, mysqld still holds it.
 func TestPreparedAndAbortedIsRolledBack(t *testing.T) {
 	g := withTable(t, 1, 2)
-	via := g.all[2]
-	g.stop(g.primary())
-	xid, tk, err := g.session(via).prepare(g.ctx(), "INSERT INTO d.t VALUES (1,0)")
+	p, via := g.primary(), g.all[2]
+	g.stop(p)
+	xid, tk, err := g.sessionOn(p, via).prepare(g.ctx(), "INSERT INTO d.t VALUES (1,0)")
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -132,8 +206,8 @@ func TestPreparedAndAbortedIsRolledBack(t *testing.T) {
 	if o := g.outcome(tk); o.Committed {
 		t.Errorf("outcome %+v", o)
 	}
-	g.start(g.primary())
-	g.online(g.primary())
+	g.start(p)
+	g.online(p)
 	g.equal()
 	g.rows("0")
 }
@@ -141,48 +215,56 @@ func TestPreparedAndAbortedIsRolledBack(t *testing.T) {
 // §9.2: N ordered, not executed, still prepared: mysqld died before XA COMMIT.
 func TestOrderedAndPreparedIsCommitted(t *testing.T) {
 	for _, dies := range []string{"mysqld", "process", "both"} {
-		t.Run(dies, func(t *testing.T) {
-			g := withTable(t, 2, 1)
-			p := g.primary()
-			via := g.all[2]
-			xid, mine, n := g.orderedNotExecuted(1)
-			tk := via.router.Expect(xid) // the session of another member's proxy
-			switch dies {
-			case "mysqld":
-				g.crashMysqld()
-				if o := g.outcome(mine); !o.Committed || o.N != n {
-					t.Errorf("its own session: %+v", o)
-				}
-			case "process":
-				g.restart()
-			case "both":
-				g.stop(p)
-				p.db.Kill(t)
-				p.db.Restart(t)
-				g.start(p)
-				g.online(p)
-			}
-			if o := g.outcome(tk); !o.Committed || o.N != n {
-				t.Errorf("outcome %+v", o)
-			}
-			g.write(via, "INSERT INTO d.t VALUES (2,0)")
-			g.equal()
-			g.rows("0,1,2")
-		})
+		t.Run(dies, func(t *testing.T) { orderedAndPrepared(t, dies, "primary") })
 	}
+	// A process that dies: TestOrderedByFormerPrimary.
+	t.Run("mysqld of a former primary", func(t *testing.T) { orderedAndPrepared(t, "mysqld", "secondary") })
+}
+
+func orderedAndPrepared(t *testing.T, dies, by string) {
+	g := settling(t, by)
+	via := g.all[2]
+	xid, mine, n := g.orderedNotExecuted(1)
+	tk := via.router.Expect(xid) // the session of another member's proxy
+	switch dies {
+	case "mysqld":
+		g.crashMysqld()
+		if o := g.outcome(mine); !o.Committed || o.N != n {
+			t.Errorf("its own session: %+v", o)
+		}
+	case "process":
+		g.restart()
+	case "both":
+		g.restartBoth()
+	}
+	if o := g.outcome(tk); !o.Committed || o.N != n {
+		t.Errorf("outcome %+v", o)
+	}
+	g.write(via, "INSERT INTO d.t VALUES (2,0)")
+	g.together()
+	g.equal()
+	g.rows("0,1,2")
 }
 
 // §9.2, the shape of MySQL's bug #109434: the number is executed, the xid is
 // still prepared. XA COMMIT under the number would say OK and do nothing.
 func TestExecutedButPreparedIsCommitted(t *testing.T) {
-	g := withTable(t, 2, 1)
+	for _, by := range settledBy {
+		t.Run(by, func(t *testing.T) { executedButPrepared(t, by) })
+	}
+}
+
+func executedButPrepared(t *testing.T, by string) {
+	g := settling(t, by)
 	p := g.primary()
 	_, _, n := g.orderedNotExecuted(1)
 	g.stop(p)
+	g.replaced(p)
 	p.db.SQL(t, "SET gtid_next='"+committer.GTID(groupName, n)+"'", "BEGIN", "COMMIT", "SET gtid_next='AUTOMATIC'")
 	g.start(p)
 	g.online(p)
 	g.write(p, "INSERT INTO d.t VALUES (2,0)")
+	g.together()
 	g.equal()
 	g.rows("0,1,2")
 }
@@ -190,7 +272,7 @@ func TestExecutedButPreparedIsCommitted(t *testing.T) {
 // §9.2, §9.3: ordered, but mysqld lost its prepared half: N comes from the
 // feed, and the feed is gone before the mysqld takes writes of its own.
 func TestOrderedAndLostComesFromTheFeed(t *testing.T) {
-	g := withTable(t, 2, 1)
+	g := settling(t, "primary")
 	p := g.primary()
 	xid, _, n := g.orderedNotExecuted(1)
 	tk := g.all[2].router.Expect(xid)
@@ -208,6 +290,7 @@ func TestOrderedAndLostComesFromTheFeed(t *testing.T) {
 	for i := 2; i < 30; i++ {
 		g.write(p, fmt.Sprintf("INSERT INTO d.t VALUES (%d,0)", i))
 	}
+	g.together()
 	g.equal()
 	if now := g.incarnation(p); now != life {
 		t.Errorf("the member had to start again: %v", p.member.LastError())
@@ -271,7 +354,7 @@ func TestXIDOfAnEarlierLifeNeverCommits(t *testing.T) {
 func TestNoVerdictIsNoAbort(t *testing.T) {
 	g := withTable(t, 1, 2)
 	g.loseQuorum()
-	s := g.session(g.primary())
+	s := g.sessionOn(g.all[0], g.all[0])
 	xid, tk, err := s.prepare(g.ctx(), "INSERT INTO d.t VALUES (1,0)")
 	if err != nil {
 		t.Fatal(err)
@@ -296,11 +379,11 @@ func TestStartDoesNotWaitBehindPreparedRows(t *testing.T) {
 	g := withTable(t, 1, 2, "innodb_lock_wait_timeout=100000", "lock_wait_timeout=100000")
 	p := g.primary()
 	g.stop(p)
-	xid, _, err := g.session(g.all[1]).prepare(g.ctx(), "UPDATE d.t SET v=1 WHERE id=0")
+	xid, _, err := g.sessionOn(p, g.all[1]).prepare(g.ctx(), "UPDATE d.t SET v=1 WHERE id=0")
 	if err != nil {
 		t.Fatal(err)
 	}
-	blocked := g.session(g.all[1])
+	blocked := g.sessionOn(p, g.all[1])
 	errs := make(chan error, 1)
 	go func() {
 		_, err := blocked.Exec(g.ctx(), "UPDATE d.t SET v=2 WHERE id=0")
@@ -341,7 +424,7 @@ func TestStartDoesNotWaitBehindAdministrators(t *testing.T) {
 		for ctx.Err() == nil {
 			if s == nil {
 				var err error
-				if s, err = g.dial(g.all[1]); err != nil {
+				if s, err = g.dialOn(ctx, p, g.all[1]); err != nil {
 					s = nil
 					continue
 				}

@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"net"
 	"path/filepath"
 	"slices"
 	"sync"
@@ -133,12 +132,7 @@ type watched struct {
 func newWatched(t *testing.T, size int, mute uint64) []*watched {
 	addrs := map[uint64]string{}
 	for id := uint64(1); id <= uint64(size); id++ {
-		l, err := net.Listen("tcp", "127.0.0.1:0")
-		if err != nil {
-			t.Fatal(err)
-		}
-		addrs[id] = l.Addr().String()
-		l.Close()
+		addrs[id] = ownAddress(t)
 	}
 	var all []*watched
 	for id := uint64(1); id <= uint64(size); id++ {

@@ -17,10 +17,12 @@ import (
 func TestDirectNeverProposedIsProposedLate(t *testing.T) {
 	for _, dies := range []string{"process", "both"} {
 		t.Run(dies, func(t *testing.T) {
-			g := withTable(t, 2, 1)
+			// With another primary elected meanwhile, and without.
+			g := settling(t, map[string]string{"process": "secondary", "both": "primary"}[dies])
 			p, via := g.primary(), g.all[2]
 			g.stop(p)
-			s := g.session(via)
+			g.replaced(p)
+			s := g.sessionOn(p, via)
 			var gtids []string
 			for _, x := range []string{"CREATE TABLE d.late (id INT PRIMARY KEY)", "INSERT INTO d.late VALUES (1)", "INSERT INTO d.late SELECT 2",
 				"CREATE USER late IDENTIFIED BY 'x'", "ALTER TABLE d.late ADD COLUMN c INT"} {
@@ -45,6 +47,7 @@ func TestDirectNeverProposedIsProposedLate(t *testing.T) {
 			}
 			g.online(p)
 			g.write(via, "INSERT INTO d.late VALUES (3,3)")
+			g.together()
 			g.equal()
 			for _, m := range g.servers() {
 				if v := g.value(m, "SELECT GROUP_CONCAT(id ORDER BY id) FROM d.late"); v != "1,2,3" {
@@ -64,7 +67,7 @@ func TestDirectUnorderedAtACrashOfMysqld(t *testing.T) {
 	g := withTable(t, 2, 1)
 	p := g.primary()
 	g.loseQuorum()
-	ok, err := g.session(p).Exec(g.ctx(), "CREATE TABLE d.late (id INT PRIMARY KEY)")
+	ok, err := g.sessionOn(p, p).Exec(g.ctx(), "CREATE TABLE d.late (id INT PRIMARY KEY)")
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -76,7 +79,7 @@ func TestDirectUnorderedAtACrashOfMysqld(t *testing.T) {
 	if o := g.outcome(tk); !o.Committed {
 		t.Errorf("%+v", o)
 	}
-	g.nextLife(before)
+	g.nextLife(p, before)
 	g.write(p, "INSERT INTO d.late VALUES (1)")
 	g.equal()
 }
@@ -84,9 +87,10 @@ func TestDirectUnorderedAtACrashOfMysqld(t *testing.T) {
 // §3: ordered, but the empty transaction that stands for it on its origin was
 // not written. The origin must not get it from its feed.
 func TestDirectOrderedWithoutItsEmptyTransaction(t *testing.T) {
-	for _, dies := range []string{"mysqld", "process"} {
-		t.Run(dies, func(t *testing.T) {
-			g := withTable(t, 2, 1)
+	for _, x := range [][2]string{{"mysqld", "primary"}, {"process", "primary"}, {"process", "secondary"}} {
+		dies, by := x[0], x[1]
+		t.Run(dies+" "+by, func(t *testing.T) {
+			g := settling(t, by)
 			p := g.primary()
 			g.holdVerdicts()
 			n := p.node.LastN()
@@ -113,6 +117,7 @@ func TestDirectOrderedWithoutItsEmptyTransaction(t *testing.T) {
 				g.restart()
 			}
 			g.write(p, "INSERT INTO d.late VALUES (2)")
+			g.together()
 			g.equal()
 			if e := p.member.LastError(); dies == "process" && e != nil {
 				t.Errorf("the start-up did not succeed at once: %v", e)
@@ -184,7 +189,7 @@ func TestLateDirectBelowTheHorizon(t *testing.T) {
 	life := g.incarnation(p)
 	_, _, n := g.orderedNotExecuted(1)
 	g.stop(p)
-	ok, err := g.session(via).Exec(g.ctx(), "INSERT INTO d.t VALUES (2,0)")
+	ok, err := g.sessionOn(p, via).Exec(g.ctx(), "INSERT INTO d.t VALUES (2,0)")
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -251,7 +256,7 @@ func TestXACommitByHandIsAnError(t *testing.T) {
 	p := g.primary()
 	xid := committer.Quote(router.NewXID("aaaaaaaa", g.incarnation(p), 1))
 	g.stop(p)
-	s := g.session(p)
+	s := g.sessionOn(p, p)
 	for _, x := range []string{"SET GLOBAL super_read_only=OFF", "XA START " + xid, "INSERT INTO d.t VALUES (1,0)", "XA END " + xid, "XA PREPARE " + xid, "XA COMMIT " + xid} {
 		if _, err := s.Exec(g.ctx(), x); err != nil {
 			t.Fatalf("%s: %v", x, err)

@@ -5,6 +5,7 @@ import (
 	"database/sql"
 	"errors"
 	"fmt"
+	"math/rand/v2"
 	"net"
 	"os"
 	"path/filepath"
@@ -48,12 +49,24 @@ type testMember struct {
 type testGroup struct {
 	t     testing.TB
 	addrs map[uint64]string
-	// all holds first the members with a mysqld, the first of which is the
+	// all holds first the members with a mysqld, the first of which begins as the
 	// primary, then those that only vote.
-	all []*testMember
-	log zerolog.Logger
-	// follow has sessions go to whoever is the primary.
-	follow bool
+	all   []*testMember
+	log   zerolog.Logger
+	apart []*testMember // stopped by alone
+}
+
+// ownAddress is an address that stays free while its member is stopped: no
+// connection gets its port by chance, since all come from 127.0.0.1.
+func ownAddress(t testing.TB) string {
+	t.Helper()
+	host := fmt.Sprintf("127.%d.%d.%d", 1+rand.IntN(254), rand.IntN(256), 1+rand.IntN(254))
+	l, err := net.Listen("tcp", net.JoinHostPort(host, "0"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer l.Close()
+	return l.Addr().String()
 }
 
 // newGroup starts a group with servers mysqlds and voters more votes and waits
@@ -66,13 +79,8 @@ func newGroup(t testing.TB, servers, voters int, opts ...string) *testGroup {
 	}
 	dbs := mysqldtest.StartN(t, servers, opts...)
 	for i := range servers + voters {
-		l, err := net.Listen("tcp", "127.0.0.1:0")
-		if err != nil {
-			t.Fatal(err)
-		}
 		m := &testMember{id: uint64(i + 1), dir: t.TempDir()}
-		g.addrs[m.id] = l.Addr().String()
-		l.Close()
+		g.addrs[m.id] = ownAddress(t)
 		if i < servers {
 			m.db, m.socket = dbs[i], dbs[i].Socket
 		}
@@ -92,11 +100,11 @@ func newGroup(t testing.TB, servers, voters int, opts ...string) *testGroup {
 	return g
 }
 
-// primary is the first member, and with follow the one that the group appointed.
+// primary is the member that the group appointed, and the first one before.
 func (g *testGroup) primary() *testMember {
 	p, epoch := g.all[0], uint64(0)
 	for _, m := range g.all {
-		if !g.follow || m.node == nil {
+		if m.node == nil {
 			continue
 		}
 		if v := m.node.View(); v.Epoch > epoch {
@@ -254,15 +262,16 @@ type session struct {
 func (g *testGroup) dial(via *testMember) (*session, error) {
 	ctx, cancel := context.WithTimeout(context.Background(), deadline)
 	defer cancel()
-	socket := g.all[0].socket
-	if g.follow {
-		b, err := via.router.Primary(ctx)
-		if err != nil {
-			return nil, err
-		}
-		socket = g.byUUID(b.MemberUUID).socket
+	b, err := via.router.Primary(ctx)
+	if err != nil {
+		return nil, err
 	}
-	c, err := wire.Dial(ctx, wire.Config{Network: "unix", Addr: socket, User: "root"})
+	return g.dialOn(ctx, g.byUUID(b.MemberUUID), via)
+}
+
+// dialOn opens a session on a member's mysqld, whatever that is in the group.
+func (g *testGroup) dialOn(ctx context.Context, m, via *testMember) (*session, error) {
+	c, err := wire.Dial(ctx, wire.Config{Network: "unix", Addr: m.socket, User: "root"})
 	if err != nil {
 		return nil, err
 	}
@@ -275,6 +284,16 @@ func (g *testGroup) dial(via *testMember) (*session, error) {
 func (g *testGroup) session(via *testMember) *session {
 	g.t.Helper()
 	s, err := g.dial(via)
+	if err != nil {
+		g.t.Fatal(err)
+	}
+	g.t.Cleanup(func() { s.Close() })
+	return s
+}
+
+func (g *testGroup) sessionOn(m, via *testMember) *session {
+	g.t.Helper()
+	s, err := g.dialOn(g.ctx(), m, via)
 	if err != nil {
 		g.t.Fatal(err)
 	}
@@ -359,7 +378,8 @@ func (g *testGroup) outcome(tk *router.Ticket) router.Outcome {
 	return o
 }
 
-// loseQuorum stops the log of all but the primary; regainQuorum starts it again.
+// loseQuorum stops the log of all but the first member; regainQuorum starts it
+// again.
 func (g *testGroup) loseQuorum() {
 	for _, m := range g.all[1:] {
 		g.stop(m)

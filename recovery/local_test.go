@@ -130,7 +130,7 @@ func TestStatementsBetweenFenceAndCaptureAreOrdered(t *testing.T) {
 		}
 		return o.Trackers.GTID()
 	}
-	s := g.session(p)
+	s := g.sessionOn(p, p)
 	ok(s, "SET GLOBAL super_read_only=OFF")
 	gtids := []string{ok(s, "CREATE TABLE d.gap (id INT PRIMARY KEY)"), ok(s, "INSERT INTO d.gap VALUES (1)")}
 	ok(s, "SET GLOBAL super_read_only=ON")

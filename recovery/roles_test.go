@@ -8,12 +8,9 @@ import (
 	"cohort/consensus/state"
 )
 
-// rolesGroup is a group whose sessions go to whoever is the primary.
 func rolesGroup(t *testing.T, servers, voters int) *testGroup {
 	t.Helper()
-	g := withTable(t, servers, voters, "replica_parallel_workers=4")
-	g.follow = true
-	return g
+	return withTable(t, servers, voters, "replica_parallel_workers=4")
 }
 
 // appoint makes to the primary by an entry of via's log and waits until it is
@@ -62,18 +59,17 @@ func (g *testGroup) change() {
 // aborted is there.
 func TestSwitchPrimaryUnderLoad(t *testing.T) {
 	g := rolesGroup(t, 3, 0)
-	g.crashLoop([]*testMember{g.all[0], g.all[1], g.all[2], g.all[1]}, 10, func(int) { g.change() })
+	g.crashLoop([]*testMember{g.all[0], g.all[1], g.all[2], g.all[1]}, false, 10, func(int) { g.change() })
 }
 
 // The primary's mysqld dies; its process lives and has it back later.
 func TestAppointAfterMysqldDied(t *testing.T) {
 	g := rolesGroup(t, 3, 0)
-	g.crashLoop([]*testMember{g.all[0], g.all[1], g.all[2], g.all[2]}, crashRounds, func(int) {
+	g.crashLoop([]*testMember{g.all[0], g.all[1], g.all[2], g.all[2]}, false, crashRounds, func(int) {
 		old := g.primary()
 		before := g.incarnation(old)
 		old.db.Kill(t)
-		to := g.servers()[int(old.id)%3]
-		g.appoint(to, to)
+		g.replaced(old)
 		old.db.Restart(t)
 		until(t, "its next life", func() bool { return g.incarnation(old) > before })
 		g.online(old)
@@ -84,7 +80,7 @@ func TestAppointAfterMysqldDied(t *testing.T) {
 func TestAppointAfterProcessDied(t *testing.T) {
 	g := rolesGroup(t, 2, 1)
 	// The clients are those of the third member, which lives.
-	g.crashLoop([]*testMember{g.all[2], g.all[2], g.all[2]}, crashRounds, func(r int) {
+	g.crashLoop([]*testMember{g.all[2], g.all[2], g.all[2]}, false, crashRounds, func(r int) {
 		old := g.primary()
 		to := g.servers()[int(old.id)%2]
 		g.stop(old)

@@ -163,7 +163,7 @@ func TestSweepNeverGuesses(t *testing.T) {
 	g.loseQuorum()
 	xids := map[string]*router.Ticket{}
 	for _, x := range []string{"INSERT INTO d.t VALUES (1,0)", "INSERT INTO d.t VALUES (2,0)"} {
-		xid, tk, err := g.session(p).prepare(g.ctx(), x)
+		xid, tk, err := g.sessionOn(p, p).prepare(g.ctx(), x)
 		if err != nil {
 			t.Fatal(err)
 		}
