@@ -38,6 +38,7 @@ type control struct {
 	end     context.CancelFunc // ends the present life; nil between lives
 	joined  chan error         // capacity 1: what a Start waits for; nil for none
 	left    chan struct{}      // what a Stop waits for; nil for none
+	leave   bool               // the group has to be told that this member is out
 }
 
 func (c *control) set(wanted bool) {
@@ -113,11 +114,11 @@ func (c *control) giveUp() {
 	c.set(false)
 }
 
-// leaving says whether a Stop waits.
+// leaving says whether the group has to be told, and mysqld to be closed.
 func (c *control) leaving() bool {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	return c.left != nil
+	return c.leave
 }
 
 // pause waits for d, or until what is wanted changes.
@@ -188,6 +189,8 @@ func (m *Member) Start(ctx context.Context) error {
 	case <-ctx.Done():
 		c.mu.Lock()
 		defer c.mu.Unlock()
+		// The join may be ordered all the same.
+		c.leave = true
 		c.set(false)
 		if c.end != nil {
 			c.end()
@@ -212,7 +215,7 @@ func (m *Member) Stop(ctx context.Context) error {
 		return nil
 	}
 	left := make(chan struct{})
-	c.left = left
+	c.left, c.leave = left, true
 	c.set(false)
 	if c.end != nil {
 		c.end()
@@ -227,9 +230,9 @@ func (m *Member) Stop(ctx context.Context) error {
 }
 
 // leave ends this member's part in the group: the others are told, so that they
-// need not find out, and mysqld is closed for writes. It tries until that is so or
-// ctx ends; telling has a time limit, since a member without quorum can leave too.
-// Clients of this member find its own mysqld afterwards.
+// need not find out, and mysqld is closed for writes. Both have a time limit: a
+// member without quorum can leave too, and so can one whose mysqld is dead, which
+// starts read-only again. Clients of this member find its own mysqld afterwards.
 func (m *Member) leave(ctx context.Context) {
 	m.opt.Router.SetPlace(router.OnNone)
 	tell, cancel := context.WithTimeout(ctx, leaveTimeout)
@@ -238,15 +241,16 @@ func (m *Member) leave(ctx context.Context) {
 		m.log.Warn().Err(err).Msg("left without telling the group; it will find out")
 	}
 	cancel()
-	for pause := 50 * time.Millisecond; ; pause = min(2*pause, 5*time.Second) {
-		err := m.closeServer(ctx)
-		if err == nil || ctx.Err() != nil {
+	closing, cancel := context.WithTimeout(ctx, leaveTimeout)
+	defer cancel()
+	for {
+		err := m.closeServer(closing)
+		if err == nil {
 			break
 		}
-		m.log.Warn().Err(err).Msg("cannot close mysqld for writes; trying again")
-		select {
-		case <-ctx.Done():
-		case <-time.After(pause):
+		if pause(closing, 100*time.Millisecond) != nil {
+			m.log.Warn().Err(err).Msg("left without closing mysqld for writes")
+			break
 		}
 	}
 	m.log.Info().Msg("member left the group")
@@ -256,6 +260,7 @@ func (m *Member) leave(ctx context.Context) {
 func (c *control) stopped() {
 	c.mu.Lock()
 	defer c.mu.Unlock()
+	c.leave = false
 	if c.left != nil {
 		close(c.left)
 		c.left = nil
