@@ -254,7 +254,7 @@ func (g *testGroup) incarnation(m *testMember) uint64 {
 // it.
 type session struct {
 	*wire.Client
-	via *testMember
+	on, via *testMember // whose mysqld, whose proxy
 }
 
 // dial opens a session on the primary's mysqld; via is the member whose proxy
@@ -278,7 +278,7 @@ func (g *testGroup) dialOn(ctx context.Context, m, via *testMember) (*session, e
 	if _, err := c.Exec(ctx, "SET SESSION session_track_gtids=OWN_GTID"); err != nil {
 		return nil, errors.Join(err, c.Close())
 	}
-	return &session{c, via}, nil
+	return &session{c, m, via}, nil
 }
 
 func (g *testGroup) session(via *testMember) *session {

@@ -176,6 +176,12 @@ func (g *testGroup) client(ctx context.Context, l *ledger, no int, via *testMemb
 	rnd := rand.New(rand.NewPCG(uint64(no), 1))
 	for k := 0; ctx.Err() == nil; k++ {
 		id := no*1_000_000 + k
+		// As a proxy does: the former primary's mysqld may go on taking writes that
+		// nobody proposes before its process is back.
+		if s != nil && via.node.View().Primary != s.on.id {
+			s.Close()
+			s = nil
+		}
 		if s == nil {
 			var err error
 			if s, err = g.dial(via); err != nil {
