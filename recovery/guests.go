@@ -87,7 +87,7 @@ func (p *primary) applyGuests(ctx context.Context, g *guests) error {
 			}
 		}
 		// A stream decides once about each number: the next guest needs a new one.
-		if err := mysqld.StopFeedChannel(ctx, p.conn); err != nil {
+		if err := mysqld.StopFeedChannel(ctx, p.pool); err != nil {
 			return err
 		}
 		if _, more := g.missing(tracker.Contains); more {

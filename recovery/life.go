@@ -5,6 +5,7 @@ import (
 	"database/sql"
 	"errors"
 	"fmt"
+	"sync"
 	"sync/atomic"
 	"time"
 
@@ -24,7 +25,10 @@ type life struct {
 	log  zerolog.Logger
 	pool *sql.DB   // administrator's connections
 	conn *sql.Conn // one of them, for what must be one session
-	id   mysqld.Identity
+	// connMu is held where goroutines share conn: two statements at once on it
+	// would end the life.
+	connMu sync.Mutex
+	id     mysqld.Identity
 
 	incarnation uint64
 	// epoch is the one that this life is, or is becoming, the primary of; 0 for a

@@ -56,6 +56,8 @@ func (l *life) connectFeed(ctx context.Context) error {
 	if err != nil {
 		return fmt.Errorf("the feed's port: %w", err)
 	}
+	l.connMu.Lock()
+	defer l.connMu.Unlock()
 	if err := mysqld.SetGlobals(ctx, l.conn, applierSettings); err != nil {
 		return err
 	}
@@ -100,7 +102,9 @@ func (l *life) catchUp(ctx context.Context) error {
 func (l *life) poll(ctx context.Context) error {
 	ctx, cancel := context.WithTimeout(ctx, 10*time.Second)
 	defer cancel()
+	l.connMu.Lock()
 	executed, err := mysqld.GroupExecuted(ctx, l.conn, l.m.opt.GroupName)
+	l.connMu.Unlock()
 	if err != nil {
 		return err
 	}
@@ -165,7 +169,7 @@ func (l *life) follow(ctx context.Context) error {
 }
 
 func (l *life) checkApplier(ctx context.Context) error {
-	st, err := mysqld.ReadApplierStatus(ctx, l.conn)
+	st, err := mysqld.ReadApplierStatus(ctx, l.pool)
 	if err != nil {
 		return err
 	}

@@ -25,7 +25,7 @@ func (p *primary) sweep(ctx context.Context) error {
 		if err := pause(ctx, sweepInterval); err != nil {
 			return err
 		}
-		xids, err := mysqld.XARecover(ctx, p.conn)
+		xids, err := mysqld.XARecover(ctx, p.pool)
 		if err != nil {
 			return err
 		}
