@@ -200,12 +200,19 @@ func (s *session) endedAlone() bool {
 		return false // another start of the server
 	}
 	wait := s.srv.opt.aloneWait
-	for end := time.Now().Add(wait); time.Now().Before(end); time.Sleep(wait / 20) {
-		if s.srv.opt.Group.Moved(s.backend) {
-			return false
+	over := time.After(wait)
+	look := time.NewTicker(wait / 20)
+	defer look.Stop()
+	for !s.srv.opt.Group.Moved(s.backend) {
+		select {
+		case <-look.C:
+		case <-over:
+			return true
+		case <-s.ctx.Done():
+			return true
 		}
 	}
-	return true
+	return false
 }
 
 // leave gives the present server up; what was open there is rolled back.

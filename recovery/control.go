@@ -3,7 +3,6 @@ package recovery
 import (
 	"context"
 	"errors"
-	"fmt"
 	"sync"
 	"time"
 
@@ -43,9 +42,7 @@ type control struct {
 
 func (c *control) set(wanted bool) {
 	c.wanted = wanted
-	if c.changed != nil {
-		close(c.changed)
-	}
+	close(c.changed)
 	c.changed = make(chan struct{})
 }
 
@@ -53,9 +50,6 @@ func (c *control) set(wanted bool) {
 func (c *control) await(ctx context.Context) error {
 	for {
 		c.mu.Lock()
-		if c.changed == nil {
-			c.changed = make(chan struct{})
-		}
 		wanted, changed := c.wanted, c.changed
 		c.mu.Unlock()
 		if wanted {
@@ -124,9 +118,6 @@ func (c *control) leaving() bool {
 // pause waits for d, or until what is wanted changes.
 func (c *control) pause(ctx context.Context, d time.Duration) {
 	c.mu.Lock()
-	if c.changed == nil {
-		c.changed = make(chan struct{})
-	}
 	changed := c.changed
 	c.mu.Unlock()
 	t := time.NewTimer(d)
@@ -270,23 +261,12 @@ func (c *control) stopped() {
 // closeServer ends every session of the local mysqld and makes it read-only, also
 // for its next start.
 func (m *Member) closeServer(ctx context.Context) error {
-	pool, err := mysqld.Open(m.opt.Socket, m.opt.AdminUser, m.opt.AdminPassword)
+	l, err := m.connect(ctx)
 	if err != nil {
 		return err
 	}
-	defer pool.Close()
-	l := &life{m: m, log: m.log, pool: pool}
-	if l.conn, err = pool.Conn(ctx); err != nil {
-		return fmt.Errorf("connect to mysqld: %w", err)
-	}
-	defer l.conn.Close()
-	if err := mysqld.StopReplication(ctx, l.conn); err != nil {
-		return err
-	}
-	if err := mysqld.KillSessions(ctx, l.conn); err != nil {
-		return err
-	}
-	if err := l.setReadOnly(ctx); err != nil {
+	defer l.disconnect()
+	if err := l.shut(ctx); err != nil {
 		return err
 	}
 	return mysqld.SetGlobals(ctx, l.conn, map[string]string{"binlog_order_commits": "ON"})

@@ -48,18 +48,44 @@ type life struct {
 	feeding, marking bool // the feed channel runs; watermarks are reported
 }
 
+// connect opens what a life works with; disconnect closes it.
+func (m *Member) connect(ctx context.Context) (*life, error) {
+	pool, err := mysqld.Open(m.opt.Socket, m.opt.AdminUser, m.opt.AdminPassword)
+	if err != nil {
+		return nil, err
+	}
+	conn, err := pool.Conn(ctx)
+	if err != nil {
+		return nil, errors.Join(fmt.Errorf("connect to mysqld: %w", err), pool.Close())
+	}
+	return &life{m: m, log: m.log, pool: pool, conn: conn}, nil
+}
+
+func (l *life) disconnect() {
+	_ = l.conn.Close()
+	_ = l.pool.Close()
+}
+
+// shut ends what applies and whoever is connected, and makes mysqld read-only:
+// the sessions go first, since super_read_only waits behind rows that are prepared
+// and undecided (DESIGN §9.9).
+func (l *life) shut(ctx context.Context) error {
+	if err := mysqld.StopReplication(ctx, l.conn); err != nil {
+		return err
+	}
+	if err := mysqld.KillSessions(ctx, l.conn); err != nil {
+		return err
+	}
+	return l.setReadOnly(ctx)
+}
+
 // live runs one life and returns why it ended.
 func (m *Member) live(ctx context.Context) (err error) {
-	pool, err := mysqld.Open(m.opt.Socket, m.opt.AdminUser, m.opt.AdminPassword)
+	l, err := m.connect(ctx)
 	if err != nil {
 		return err
 	}
-	defer pool.Close()
-	l := &life{m: m, log: m.log, pool: pool}
-	if l.conn, err = pool.Conn(ctx); err != nil {
-		return fmt.Errorf("connect to mysqld: %w", err)
-	}
-	defer l.conn.Close()
+	defer l.disconnect()
 	if err := l.prepare(ctx); err != nil {
 		return err
 	}
@@ -173,13 +199,7 @@ func (l *life) canLogIn(ctx context.Context) bool {
 func (l *life) fence(ctx context.Context) error {
 	ctx, cancel := context.WithTimeout(ctx, time.Minute)
 	defer cancel()
-	if err := mysqld.StopReplication(ctx, l.conn); err != nil {
-		return err
-	}
-	if err := mysqld.KillSessions(ctx, l.conn); err != nil {
-		return err
-	}
-	if err := l.setReadOnly(ctx); err != nil {
+	if err := l.shut(ctx); err != nil {
 		return err
 	}
 	if err := l.account(ctx); err != nil {

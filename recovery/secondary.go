@@ -85,9 +85,7 @@ func (l *life) catchUp(ctx context.Context) error {
 		if time.Since(said) > 5*time.Second {
 			said = time.Now()
 			l.log.Info().Uint64("applied", tracker.Low()).Uint64("target", l.joinedAt).Msg("catching up")
-			if st, err := mysqld.ReadApplierStatus(ctx, l.conn); err != nil {
-				return err
-			} else if err := st.Err(); err != nil {
+			if err := l.checkApplier(ctx); err != nil {
 				return err
 			}
 		}
