@@ -181,7 +181,7 @@ func (s *session) endedAlone() bool {
 	if s.srv.opt.Group.Moved(s.backend) {
 		return false
 	}
-	ctx, cancel := context.WithTimeout(s.ctx, aloneTimeout)
+	ctx, cancel := context.WithTimeout(s.ctx, s.srv.opt.aloneTimeout)
 	defer cancel()
 	login := s.r.Login
 	login.DB = ""

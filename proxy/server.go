@@ -62,8 +62,8 @@ type Options struct {
 	WatchInterval time.Duration
 	Logger        zerolog.Logger
 
-	// The constants of these names unless a test needs less.
-	aloneWait, stuckAfter time.Duration
+	// The constants of these names unless a test needs others.
+	aloneWait, aloneTimeout, stuckAfter time.Duration
 }
 
 // Server accepts clients and serves each on a goroutine of its own.
@@ -100,6 +100,9 @@ func New(opt Options) (*Server, error) {
 	}
 	if opt.aloneWait <= 0 {
 		opt.aloneWait = aloneWait
+	}
+	if opt.aloneTimeout <= 0 {
+		opt.aloneTimeout = aloneTimeout
 	}
 	if opt.stuckAfter <= 0 {
 		opt.stuckAfter = stuckAfter

@@ -55,7 +55,7 @@ func record(t *testing.T, cl *wire.Client, steps []step) [][]recorded {
 		}
 		var got []recorded
 		for {
-			c.NetConn().SetReadDeadline(time.Now().Add(20 * time.Second))
+			c.NetConn().SetReadDeadline(time.Now().Add(time.Minute))
 			p, err := c.ReadPacket(1 << 26)
 			if err != nil {
 				t.Fatalf("%s: %v after %d packets", st.name, err, len(got))

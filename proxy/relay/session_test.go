@@ -53,7 +53,7 @@ func join(t *testing.T, acc *Acceptor, s *mysqldtest.Server, user, password stri
 		t.Fatal(err, res.err)
 	}
 	t.Cleanup(func() { res.r.Close(); cl.Close() })
-	deadline := time.Now().Add(time.Minute)
+	deadline := time.Now().Add(5 * time.Minute)
 	for _, c := range []net.Conn{cl.Conn.NetConn(), res.r.Client.NetConn(), res.r.Backend.Conn.NetConn()} {
 		c.SetDeadline(deadline)
 	}
@@ -516,7 +516,7 @@ func testWatch(t *testing.T, s *mysqldtest.Server) {
 			if _, err := admin.Exec(context.Background(), "KILL "+strconv.Itoa(int(got))); err != nil {
 				t.Error(err)
 			}
-		case <-time.After(30 * time.Second):
+		case <-time.After(time.Minute):
 			t.Fatal("the client's leaving was not noticed")
 		}
 	}
@@ -531,14 +531,14 @@ func testWatch(t *testing.T, s *mysqldtest.Server) {
 		if id != cl.ThreadID() {
 			t.Errorf("%d", id)
 		}
-	case <-time.After(30 * time.Second):
+	case <-time.After(time.Minute):
 		t.Fatal("the backend's leaving was not noticed")
 	}
 }
 
 func waitFor(t *testing.T, ok func() bool) {
 	t.Helper()
-	deadline := time.Now().Add(30 * time.Second)
+	deadline := time.Now().Add(time.Minute)
 	tick := time.NewTicker(10 * time.Millisecond)
 	defer tick.Stop()
 	for !ok() {

@@ -384,16 +384,24 @@ func TestServerDies(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	done := make(chan error, 1)
-	go func() { done <- c.Run(context.Background(), here(t, s), func(Captured) error { return nil }) }()
+	start := here(t, s)
+	done, captured := make(chan error, 1), make(chan struct{}, 1)
+	go func() {
+		done <- c.Run(context.Background(), start, func(Captured) error { captured <- struct{}{}; return nil })
+	}()
 	s.SQL(t, "CREATE DATABASE d")
+	select {
+	case <-captured: // it is connected
+	case <-time.After(time.Minute):
+		t.Fatal("nothing is captured")
+	}
 	s.Kill(t)
 	select {
 	case err := <-done:
 		if err == nil {
 			t.Error("Run returned nil")
 		}
-	case <-time.After(30 * time.Second):
+	case <-time.After(time.Minute):
 		t.Error("Run does not end")
 	}
 }
@@ -408,7 +416,7 @@ func TestWrongPlaces(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		ctx, cancel := context.WithTimeout(context.Background(), 20*time.Second)
+		ctx, cancel := context.WithTimeout(context.Background(), time.Minute)
 		if err := c.Run(ctx, start, func(Captured) error { return nil }); err == nil || ctx.Err() != nil {
 			t.Errorf("%v: %v", start, err)
 		}
