@@ -18,9 +18,13 @@ import (
 	"cohort/consensus/state"
 	"cohort/internal/binlog"
 	"cohort/internal/binlog/groupbinlog"
+	"cohort/internal/mysqldtest"
 )
 
 const testGroup = "11111111-2222-3333-4444-555555555555"
+
+// patience bounds what a test waits for; nothing that works comes near it.
+const patience = 3 * time.Minute
 
 // memStore is a GroupBinlog in memory. It survives the node like files do, but
 // a crash (see crash) loses what was not synced.
@@ -136,7 +140,7 @@ func (r *recorder) Ordered(ds []state.Decision) {
 // wait waits until f, called with the lock held, is true.
 func (r *recorder) wait(t testing.TB, what string, f func() bool) {
 	t.Helper()
-	deadline := time.After(60 * time.Second)
+	deadline := time.After(patience)
 	for {
 		r.mu.Lock()
 		ok, news := f(), r.news
@@ -179,10 +183,35 @@ type cluster struct {
 	addrs   map[uint64]string
 	members []*testMember
 	tweak   func(*Config)
+	log     *testLog
 }
 
+// testLog writes to a test's log while the test lasts: dragonboat's goroutines may
+// outlive it by a little.
+type testLog struct {
+	mu sync.Mutex
+	t  testing.TB
+}
+
+func (l *testLog) Write(b []byte) (int, error) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if l.t != nil {
+		l.t.Logf("%s", bytes.TrimSpace(b))
+	}
+	return len(b), nil
+}
+
+func (l *testLog) end() {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.t = nil
+}
+
+// freeAddr is an address that stays free while its member is closed.
 func freeAddr(t testing.TB) string {
-	l, err := net.Listen("tcp", "127.0.0.1:0")
+	t.Helper()
+	l, err := net.Listen("tcp", net.JoinHostPort(mysqldtest.Loopback(), "0"))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -191,7 +220,8 @@ func freeAddr(t testing.TB) string {
 }
 
 func newCluster(t testing.TB, size int, tweak func(*Config)) *cluster {
-	c := &cluster{t: t, addrs: make(map[uint64]string), tweak: tweak}
+	c := &cluster{t: t, addrs: make(map[uint64]string), tweak: tweak, log: &testLog{t: t}}
+	t.Cleanup(c.log.end)
 	for id := uint64(1); id <= uint64(size); id++ {
 		c.addrs[id] = freeAddr(t)
 		c.members = append(c.members, &testMember{id: id, dir: filepath.Join(t.TempDir(), fmt.Sprint(id)),
@@ -213,7 +243,7 @@ func (c *cluster) open(m *testMember) {
 	m.rec = newRecorder()
 	cfg := Config{Dir: m.dir, GroupName: testGroup, ReplicaID: m.id, LocalAddress: c.addrs[m.id],
 		InitialMembers: c.addrs, Store: m.store, Observer: m.rec,
-		Logger: zerolog.New(zerolog.NewTestWriter(c.t)).Level(zerolog.ErrorLevel), ElectionRTT: 50, HeartbeatRTT: 5}
+		Logger: zerolog.New(c.log).Level(zerolog.ErrorLevel), ElectionRTT: 50, HeartbeatRTT: 5}
 	if c.tweak != nil {
 		c.tweak(&cfg)
 	}
@@ -256,7 +286,7 @@ func (c *cluster) crash(m *testMember) {
 }
 
 func (c *cluster) ctx() context.Context {
-	ctx, cancel := context.WithTimeout(context.Background(), 60*time.Second)
+	ctx, cancel := context.WithTimeout(context.Background(), patience)
 	c.t.Cleanup(cancel)
 	return ctx
 }
@@ -270,6 +300,7 @@ func (c *cluster) found() {
 	for _, m := range c.members {
 		c.join(m)
 	}
+	c.settle()
 }
 
 func (c *cluster) join(m *testMember) {
@@ -312,7 +343,7 @@ func (c *cluster) settle() {
 
 func (m *testMember) waitApplied(t testing.TB, index uint64) {
 	t.Helper()
-	deadline := time.Now().Add(60 * time.Second)
+	deadline := time.Now().Add(patience)
 	tick := time.NewTicker(time.Millisecond)
 	defer tick.Stop()
 	for m.node.Applied() < index {

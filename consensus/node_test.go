@@ -56,6 +56,8 @@ func TestOrder(t *testing.T) {
 	// Every member was told the same, in the same order.
 	var first []state.Decision
 	for _, m := range c.members {
+		// It is told after it has applied.
+		m.rec.wait(t, "all decisions", func() bool { return len(m.rec.list) > 0 && m.rec.list[len(m.rec.list)-1].XID == "x499" })
 		m.rec.mu.Lock()
 		list := append([]state.Decision(nil), m.rec.list...)
 		m.rec.mu.Unlock()
@@ -142,7 +144,7 @@ func TestAllRestart(t *testing.T) {
 
 func (m *testMember) wait(t testing.TB, what string, f func() bool) {
 	t.Helper()
-	deadline := time.Now().Add(60 * time.Second)
+	deadline := time.Now().Add(patience)
 	tick := time.NewTicker(2 * time.Millisecond)
 	defer tick.Stop()
 	for !f() {
@@ -167,7 +169,10 @@ func TestReadIndex(t *testing.T) {
 		defer close(done)
 		for i := range 300 {
 			xid := fmt.Sprint("x", i)
-			c.members[0].node.Submit(ctx, proposal(xid, 0, uint64(i), nil))
+			if err := c.members[0].node.Submit(ctx, proposal(xid, 0, uint64(i), nil)); err != nil {
+				t.Error(err)
+				return
+			}
 			last.Store(c.members[0].rec.verdict(t, xid).N)
 		}
 	}()

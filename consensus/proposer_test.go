@@ -184,21 +184,25 @@ func TestBackPressure(t *testing.T) {
 	m := c.members[0]
 	c.close(c.members[1])
 	c.close(c.members[2]) // no quorum: nothing gets ordered
-	ctx, cancel := context.WithTimeout(c.ctx(), 300*time.Millisecond)
-	defer cancel()
 	taken := 0
 	for {
-		if err := m.node.Submit(ctx, proposal(fmt.Sprint("x", taken), 0, 1, make([]byte, 1000))); err != nil {
-			if !errors.Is(err, context.DeadlineExceeded) {
-				t.Fatal(err)
-			}
+		// That it is not taken for so long shows that there is no room.
+		ctx, cancel := context.WithTimeout(c.ctx(), 2*time.Second)
+		err := m.node.Submit(ctx, proposal(fmt.Sprint("x", taken), 0, 1, make([]byte, 1000)))
+		cancel()
+		if errors.Is(err, context.DeadlineExceeded) {
 			break
+		}
+		if err != nil {
+			t.Fatal(err)
 		}
 		taken++
 	}
 	if taken < 50 || taken > 110 {
 		t.Fatalf("%d proposals of 1 kB were taken", taken)
 	}
+	ctx, cancel := context.WithTimeout(c.ctx(), time.Second)
+	defer cancel()
 	if _, err := m.node.ReadIndex(ctx); err == nil {
 		t.Fatal("a read index without a quorum")
 	}

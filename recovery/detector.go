@@ -10,10 +10,11 @@ import (
 	"cohort/internal/peer"
 )
 
+// expelSilence is how long a member may be silent before it is reported OFFLINE:
+// six heartbeats of the members' channel. A variable for the tests only.
+var expelSilence = 1500 * time.Millisecond
+
 const (
-	// expelSilence is how long a member may be silent before it is reported
-	// OFFLINE: six heartbeats of the members' channel.
-	expelSilence = 1500 * time.Millisecond
 	// detectEvery is the pause between two looks at the members.
 	detectEvery = 100 * time.Millisecond
 	// stalledAfter: a look that comes so much too late shows that this process

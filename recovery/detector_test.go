@@ -239,6 +239,9 @@ func TestDetectorNoticesARefusedChannel(t *testing.T) {
 // A member that says nothing while its connections are up, as one that is
 // stopped: it is reported, can join anew, and is reported again.
 func TestDetectorNoticesSilence(t *testing.T) {
+	old := expelSilence
+	expelSilence = 4 * time.Second
+	t.Cleanup(func() { expelSilence = old }) // when the members have ended
 	all := newWatched(t, 3, 1)
 	if err := all[1].node.TransferLeader(t.Context(), 2); err != nil {
 		t.Fatal(err)

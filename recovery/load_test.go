@@ -255,6 +255,8 @@ func (g *testGroup) crashLoop(vias []*testMember, directs bool, rounds int, cras
 	l := &ledger{acked: map[int]bool{}, aborted: map[int]bool{}, tables: map[int]bool{}, directs: directs}
 	ctx, cancel := context.WithCancel(context.Background())
 	var wg sync.WaitGroup
+	defer wg.Wait()
+	defer cancel()
 	for i, via := range vias {
 		wg.Go(func() { g.client(ctx, l, i+1, via) })
 	}

@@ -125,7 +125,7 @@ func TestOutcomesAreTrue(t *testing.T) {
 			waiters = append(waiters, w)
 			wg.Go(func() {
 				defer close(w.done)
-				ctx, cancel := context.WithTimeout(context.Background(), 20*time.Second)
+				ctx, cancel := context.WithTimeout(context.Background(), 2*time.Minute)
 				defer cancel()
 				w.out, w.err = tk.Wait(ctx)
 				w.seen = r.Tracker(self).Contains(w.out.N) || r.Tracker(other).Contains(w.out.N)

@@ -237,7 +237,7 @@ func (p *pipeline) worker(db *sql.DB, w, n int) error {
 			if err := run(conn, fmt.Sprintf("SET gtid_next='%s:%d'", replayGroup, n), "XA COMMIT '"+xid+"'", "SET gtid_next='AUTOMATIC'"); err != nil {
 				return err
 			}
-		case <-time.After(time.Minute):
+		case <-time.After(3 * time.Minute):
 			return errors.New("no verdict for " + xid)
 		}
 	}
@@ -300,13 +300,11 @@ func TestReplay(t *testing.T) {
 	ctx, cancel := context.WithCancel(context.Background())
 	start := position(t, primary)
 	ended := make(chan error, 2)
-	go func() { ended <- c.Run(ctx, start, p.sink) }()
-	go func() { ended <- f.Run(ctx) }()
-	defer func() {
-		cancel()
-		<-ended
-		<-ended
-	}()
+	var running sync.WaitGroup
+	running.Go(func() { ended <- c.Run(ctx, start, p.sink) })
+	running.Go(func() { ended <- f.Run(ctx) })
+	defer running.Wait()
+	defer cancel()
 	replica.SQL(t, fmt.Sprintf(`CHANGE REPLICATION SOURCE TO SOURCE_HOST='127.0.0.1', SOURCE_PORT=%d, SOURCE_USER='feed', SOURCE_PASSWORD='word',
 			SOURCE_AUTO_POSITION=1, SOURCE_SSL=0, REQUIRE_ROW_FORMAT=1`, f.Addr().(*net.TCPAddr).Port), "START REPLICA")
 	primary.SQL(t, replaySchema...)
@@ -327,7 +325,7 @@ func TestReplay(t *testing.T) {
 		}
 	}
 	end := position(t, primary)
-	deadline := time.Now().Add(time.Minute)
+	deadline := time.Now().Add(3 * time.Minute)
 	for c.Position().Before(end) {
 		if time.Now().After(deadline) {
 			t.Fatalf("capture stands at %v of %v", c.Position(), end)
@@ -335,7 +333,7 @@ func TestReplay(t *testing.T) {
 		time.Sleep(5 * time.Millisecond)
 	}
 	n := store.LastN()
-	if got := replica.Value(t, "SELECT WAIT_FOR_EXECUTED_GTID_SET(?, 30)", fmt.Sprintf("%s:1-%d", replayGroup, n)); got != "0" {
+	if got := replica.Value(t, "SELECT WAIT_FOR_EXECUTED_GTID_SET(?, 180)", fmt.Sprintf("%s:1-%d", replayGroup, n)); got != "0" {
 		for _, q := range []string{
 			"SELECT GROUP_CONCAT(CONCAT_WS(' ', id, time, state) SEPARATOR ' | ') FROM performance_schema.processlist WHERE user='system user'",
 			"SELECT GROUP_CONCAT(CONCAT_WS(' ', worker_id, service_state, applying_transaction, applying_transaction_retries_count, last_error_message) SEPARATOR ' | ') FROM performance_schema.replication_applier_status_by_worker WHERE applying_transaction<>'' OR last_error_number<>0",

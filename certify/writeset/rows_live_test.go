@@ -104,7 +104,7 @@ func (b *bench) exec(q string, args ...any) {
 func (b *bench) take() []capture.Captured {
 	b.t.Helper()
 	end := position(b.t, b.s)
-	deadline := time.Now().Add(time.Minute)
+	deadline := time.Now().Add(3 * time.Minute)
 	for b.c.Position().Before(end) {
 		if time.Now().After(deadline) {
 			b.t.Fatalf("capture stands at %v of %v", b.c.Position(), end)

@@ -47,7 +47,7 @@ func (p *passed) xids() []string {
 // until waits until exactly these have passed.
 func (p *passed) until(t *testing.T, want ...string) {
 	t.Helper()
-	deadline := time.After(20 * time.Second)
+	deadline := time.After(time.Minute)
 	for !slices.Equal(p.xids(), want) {
 		select {
 		case <-p.more:

@@ -46,7 +46,7 @@ func (g *single) Close(context.Context) error { return nil }
 func TestMeasure(t *testing.T) {
 	s := mysqldtest.Start(t)
 	s.SQL(t, "CREATE USER app@'%' IDENTIFIED BY 'app'", "GRANT ALL ON *.* TO app@'%'")
-	p := Plan{Runs: 2, Limit: time.Minute, Return: time.Minute, Logger: zerolog.Nop()}
+	p := Plan{Runs: 2, Limit: 5 * time.Minute, Return: 5 * time.Minute, Logger: zerolog.Nop()}
 
 	r := Measure(t.Context(), p, "x", &single{t: t, s: s}, Restart)
 	if r.Bad() || len(r.Runs) != 2 || r.Audit == nil || r.Audit.Acked < 4*steadyWrites {

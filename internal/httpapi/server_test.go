@@ -155,7 +155,7 @@ func ended(t *testing.T, done chan error) error {
 	select {
 	case err := <-done:
 		return err
-	case <-time.After(30 * time.Second):
+	case <-time.After(time.Minute):
 		t.Fatal("Run did not end")
 		return nil
 	}

@@ -15,7 +15,7 @@ import (
 const group = "11111111-2222-3333-4444-555555555555"
 
 func ctxFor(t *testing.T) context.Context {
-	ctx, cancel := context.WithTimeout(context.Background(), time.Minute)
+	ctx, cancel := context.WithTimeout(context.Background(), 5*time.Minute)
 	t.Cleanup(cancel)
 	return ctx
 }
@@ -266,7 +266,7 @@ func TestFeedChannel(t *testing.T) {
 func waitGTID(t *testing.T, c *sql.Conn, gtid string) {
 	t.Helper()
 	var timedOut bool
-	if err := c.QueryRowContext(ctxFor(t), "SELECT WAIT_FOR_EXECUTED_GTID_SET(?, 30)", gtid).Scan(&timedOut); err != nil || timedOut {
+	if err := c.QueryRowContext(ctxFor(t), "SELECT WAIT_FOR_EXECUTED_GTID_SET(?, 120)", gtid).Scan(&timedOut); err != nil || timedOut {
 		st, _ := mysqld.ReadApplierStatus(ctxFor(t), c)
 		t.Fatalf("%s did not arrive: %v %+v", gtid, err, st)
 	}
@@ -276,12 +276,12 @@ func waitFor(t *testing.T, cond func() bool) {
 	t.Helper()
 	tick := time.NewTicker(10 * time.Millisecond)
 	defer tick.Stop()
-	end := time.After(30 * time.Second)
+	end := time.After(2 * time.Minute)
 	for !cond() {
 		select {
 		case <-tick.C:
 		case <-end:
-			t.Fatal("the condition did not come true in 30 s")
+			t.Fatal("the condition did not come true in two minutes")
 		}
 	}
 }

@@ -96,7 +96,7 @@ func TestAServerDiesWithItsTestProcess(t *testing.T) {
 	if err := cmd.Process.Kill(); err != nil {
 		t.Fatal(err)
 	}
-	ctx, cancel := context.WithTimeout(t.Context(), 30*time.Second)
+	ctx, cancel := context.WithTimeout(t.Context(), 2*time.Minute)
 	defer cancel()
 	if err := id.Wait(ctx); err != nil {
 		t.Error(err)

@@ -22,9 +22,10 @@ import (
 	"github.com/rs/zerolog"
 
 	"cohort/internal/applied"
+	"cohort/internal/mysqldtest"
 )
 
-const patience = 30 * time.Second
+const patience = time.Minute
 
 func eventually(t *testing.T, what string, ok func() bool) {
 	t.Helper()
@@ -57,7 +58,7 @@ func running(t *testing.T, run func(context.Context) error) (stop func()) {
 
 func server(t *testing.T, change func(*Options)) (*Server, Target, func()) {
 	t.Helper()
-	o := Options{Addr: "127.0.0.1:0", MemberID: "m1", Token: NewToken(), Source: applied.New(applied.Set{}), Logger: zerolog.Nop()}
+	o := Options{Addr: net.JoinHostPort(mysqldtest.Loopback(), "0"), MemberID: "m1", Token: NewToken(), Source: applied.New(applied.Set{}), Logger: zerolog.Nop()}
 	if change != nil {
 		change(&o)
 	}

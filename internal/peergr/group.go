@@ -55,7 +55,7 @@ func Start(ctx context.Context, o Options) (_ *Group, err error) {
 	}()
 	seeds := make([]string, o.Members)
 	for i := range seeds {
-		port, err := freePort()
+		port, err := mysqld.FreePort("127.0.0.1")
 		if err != nil {
 			return nil, err
 		}
@@ -133,7 +133,7 @@ func (g *Group) join(ctx context.Context, s *Server, bootstrap bool) error {
 }
 
 func (g *Group) awaitOnline(ctx context.Context, s *Server) error {
-	ctx, cancel := context.WithTimeout(ctx, 2*time.Minute)
+	ctx, cancel := context.WithTimeout(ctx, 5*time.Minute)
 	defer cancel()
 	tick := time.NewTicker(100 * time.Millisecond)
 	defer tick.Stop()

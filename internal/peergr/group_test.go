@@ -21,7 +21,7 @@ func installation(t *testing.T) *mysqld.Installation {
 
 // A write through the router reaches every member.
 func TestGroupReplicatesBehindRouter(t *testing.T) {
-	ctx, cancel := context.WithTimeout(t.Context(), 5*time.Minute)
+	ctx, cancel := context.WithTimeout(t.Context(), 15*time.Minute)
 	defer cancel()
 	g, err := Start(ctx, Options{Installation: installation(t), Dir: t.TempDir(), Router: true})
 	if err != nil {
@@ -47,22 +47,20 @@ func TestGroupReplicatesBehindRouter(t *testing.T) {
 		t.Fatal(err)
 	}
 	for _, s := range g.Servers {
-		if _, err := s.ask(ctx, "SELECT WAIT_FOR_EXECUTED_GTID_SET('"+executed+"', 30)"); err != nil {
-			t.Fatal(err)
+		if late, err := s.ask(ctx, "SELECT WAIT_FOR_EXECUTED_GTID_SET('"+executed+"', 120)"); err != nil || late != "0" {
+			t.Fatalf("%s does not come to hold it: %q, %v", s.Name, late, err)
 		}
 		if got, err := s.ask(ctx, "SELECT SUM(id) FROM d.t"); err != nil || got != "7" {
 			t.Errorf("%s holds %q: %v", s.Name, got, err)
 		}
-		if n, err := s.ask(ctx, "SELECT COUNT(*) FROM performance_schema.replication_group_members WHERE MEMBER_STATE = 'ONLINE'"); err != nil || n != "3" {
-			t.Errorf("%s sees %s members ONLINE: %v", s.Name, n, err)
-		}
 	}
+	eventually(t, func() error { return g.AllOnline(ctx) })
 }
 
 // A router that follows the group takes clients to the primary that was elected,
 // and the one that was killed joins again.
 func TestRouterFollowsPrimary(t *testing.T) {
-	ctx, cancel := context.WithTimeout(t.Context(), 5*time.Minute)
+	ctx, cancel := context.WithTimeout(t.Context(), 15*time.Minute)
 	defer cancel()
 	g, err := Start(ctx, Options{Installation: installation(t), Dir: t.TempDir(), Router: true, RouterFollows: true})
 	if err != nil {
@@ -113,7 +111,7 @@ func TestRouterFollowsPrimary(t *testing.T) {
 
 func eventually(t *testing.T, what func() error) {
 	t.Helper()
-	deadline := time.Now().Add(2 * time.Minute)
+	deadline := time.Now().Add(5 * time.Minute)
 	for {
 		err := what()
 		if err == nil {

@@ -11,6 +11,7 @@ import (
 	"time"
 
 	"cohort/internal/loadgen"
+	"cohort/internal/mysqld"
 )
 
 // Router is MySQL Router with one route to the primary.
@@ -28,7 +29,7 @@ func (r *Router) App() loadgen.Target { return appAt(r.Port) }
 
 // Close ends the router and waits until it is gone.
 func (r *Router) Close(ctx context.Context) error {
-	ctx, cancel := context.WithTimeout(ctx, 30*time.Second)
+	ctx, cancel := context.WithTimeout(ctx, 2*time.Minute)
 	defer cancel()
 	_ = r.cmd.Process.Signal(syscall.SIGTERM)
 	select {
@@ -78,7 +79,7 @@ func startRouter(ctx context.Context, bin, dir string, to route) (*Router, error
 	if err := os.MkdirAll(dir, 0o755); err != nil {
 		return nil, fmt.Errorf("peergr: %w", err)
 	}
-	port, err := freePort()
+	port, err := mysqld.FreePort("127.0.0.1")
 	if err != nil {
 		return nil, err
 	}
@@ -142,7 +143,7 @@ func pluginFolder(bin string) string {
 }
 
 func (r *Router) await(ctx context.Context, dir string) error {
-	ctx, cancel := context.WithTimeout(ctx, time.Minute)
+	ctx, cancel := context.WithTimeout(ctx, 3*time.Minute)
 	defer cancel()
 	tick := time.NewTicker(50 * time.Millisecond)
 	defer tick.Stop()

@@ -130,16 +130,6 @@ func (s *Server) Close(ctx context.Context) error {
 	return nil
 }
 
-// freePort asks the kernel for a port that nobody listens on.
-func freePort() (int, error) {
-	l, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		return 0, fmt.Errorf("peergr: %w", err)
-	}
-	defer l.Close()
-	return l.Addr().(*net.TCPAddr).Port, nil
-}
-
 // tail is the end of a log file, for error messages.
 func tail(path string) string {
 	b, err := os.ReadFile(path)

@@ -166,8 +166,9 @@ func openStore(t *testing.T, max int64) *groupbinlog.Store {
 func pointReplica(t *testing.T, r *mysqldtest.Server, f *Feed) {
 	t.Helper()
 	r.SQL(t, "SET GLOBAL super_read_only=ON")
+	addr := f.Addr().(*net.TCPAddr)
 	src := mysqld.FeedSource{
-		Host: "127.0.0.1", Port: f.Addr().(*net.TCPAddr).Port, User: "feed", Password: "pass'word",
+		Host: addr.IP.String(), Port: addr.Port, User: "feed", Password: "pass'word",
 		Heartbeat: 50 * time.Millisecond, GTIDOnly: true,
 	}
 	if err := mysqld.ConfigureFeedChannel(context.Background(), r.DB(t), src); err != nil {
@@ -286,6 +287,7 @@ func TestReplicaFollowsThroughCrashes(t *testing.T) {
 	src, rep := servers[0], servers[1]
 	store := openStore(t, 200<<10)
 	opt := testOptions(t, store)
+	opt.Listen = net.JoinHostPort(mysqldtest.Loopback(), "0")
 	f, stop := startFeed(t, opt)
 	pointReplica(t, rep, f)
 
@@ -545,7 +547,7 @@ func tailOf(b []byte) []byte { return b[max(0, len(b)-3000):] }
 
 func waitFor(t *testing.T, what string, cond func() bool) {
 	t.Helper()
-	ctx, cancel := context.WithTimeoutCause(context.Background(), time.Minute, errors.New(what))
+	ctx, cancel := context.WithTimeoutCause(context.Background(), 2*time.Minute, errors.New(what))
 	defer cancel()
 	tick := time.NewTicker(5 * time.Millisecond)
 	defer tick.Stop()

@@ -31,7 +31,7 @@ func root(s *mysqldtest.Server) loadgen.Target {
 // await waits until every kind has n acknowledged writes.
 func await(t *testing.T, l *Ledger, kinds []Kind, n int) {
 	t.Helper()
-	ctx, cancel := context.WithTimeout(t.Context(), 2*time.Minute)
+	ctx, cancel := context.WithTimeout(t.Context(), 3*time.Minute)
 	defer cancel()
 	tick := time.NewTicker(20 * time.Millisecond)
 	defer tick.Stop()
@@ -150,7 +150,7 @@ func TestStay(t *testing.T) {
 	s.SQL(t, "RENAME TABLE e2e.ledger TO e2e.away")
 	failed := func(errs func(Kind) []error, what string) {
 		t.Helper()
-		deadline := time.Now().Add(time.Minute)
+		deadline := time.Now().Add(3 * time.Minute)
 		for _, k := range kinds {
 			for len(errs(k)) == 0 {
 				if time.Now().After(deadline) {

@@ -65,7 +65,7 @@ func (l *Ledger) once(ctx context.Context, dial Dialer, w Writer, statements []s
 }
 
 func open(ctx context.Context, dial Dialer, w Writer) (*loadgen.Conn, error) {
-	ctx, cancel := context.WithTimeout(ctx, 10*time.Second)
+	ctx, cancel := context.WithTimeout(ctx, 30*time.Second)
 	defer cancel()
 	t, err := dial(ctx, w)
 	if err != nil {
