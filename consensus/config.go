@@ -157,6 +157,8 @@ type Config struct {
 	// first. Normally it takes milliseconds, with a full window on a slow disk a
 	// few hundred; a lost leader is noticed otherwise.
 	proposeTimeout time.Duration
+	// controlTimeout is the same of a control entry.
+	controlTimeout time.Duration
 }
 
 const defaultProposeTimeout = 2 * time.Second
@@ -176,6 +178,7 @@ func (c Config) withDefaults() (Config, error) {
 	setDefault(&c.QueueBytes, DefaultQueueBytes)
 	setDefault(&c.MaxKeys, DefaultMaxKeys)
 	setDefault(&c.proposeTimeout, defaultProposeTimeout)
+	setDefault(&c.controlTimeout, defaultControlTimeout)
 	setDefault(&c.CheckpointInterval, DefaultCheckpointInterval)
 	setDefault(&c.CheckpointBytes, DefaultCheckpointBytes)
 	setDefault(&c.RetainLogBytes, DefaultRetainLogBytes)

@@ -19,17 +19,19 @@ import (
 // leader appears: what was on its way to the old one is often lost without a word,
 // and a failover waits for it.
 const (
-	controlFirst = 500 * time.Millisecond
-	controlLast  = 4 * time.Second
-	retryFirst   = 2 * time.Millisecond
-	retryLast    = 100 * time.Millisecond
+	defaultControlTimeout = 500 * time.Millisecond
+	controlGrowth         = 8 // of the last attempts, against the first
+
+	retryFirst = 2 * time.Millisecond
+	retryLast  = 100 * time.Millisecond
 )
 
 // propose orders one entry and returns what the state machine said of it, after
 // it was applied here.
 func (n *Node) propose(ctx context.Context, entry []byte) (uint64, error) {
 	pause := retryFirst
-	for limit := controlFirst; ; limit = min(2*limit, controlLast) {
+	first := n.cfg.controlTimeout
+	for limit := first; ; limit = min(2*limit, controlGrowth*first) {
 		if err := n.machine.err(); err != nil {
 			return 0, err
 		}

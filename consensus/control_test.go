@@ -4,7 +4,9 @@ import (
 	"errors"
 	"fmt"
 	"strings"
+	"sync"
 	"testing"
+	"time"
 
 	"cohort/consensus/state"
 )
@@ -26,6 +28,48 @@ func TestDuplicateUUIDDoesNotJoin(t *testing.T) {
 	}
 	c.join(m)
 	submit(t, c, c.members[0], "x", 5)
+	c.same()
+}
+
+// What was on its way to a leader that died is sent to the next one at once, not
+// when its time is over.
+func TestControlEntriesFollowTheLeader(t *testing.T) {
+	const alone = 2 * time.Minute // until a lost entry would be sent again by itself
+	c := newCluster(t, 3, func(cfg *Config) { cfg.controlTimeout = alone })
+	c.found()
+	n := c.members[0].node
+	if err := n.TransferLeader(c.ctx(), 3); err != nil {
+		t.Fatal(err)
+	}
+	life := n.Proposer().Incarnation()
+	ctx, dead := c.ctx(), make(chan struct{})
+	var begun, all sync.WaitGroup
+	for range 8 { // so that some are on their way when it dies
+		begun.Add(1)
+		all.Go(func() {
+			first := sync.OnceFunc(begun.Done)
+			defer first()
+			for last := false; !last; first() {
+				select {
+				case <-dead:
+					last = true
+				default:
+				}
+				if err := n.SetMemberState(ctx, 1, life, state.StateOnline); err != nil {
+					t.Error(err)
+					return
+				}
+			}
+		})
+	}
+	begun.Wait()
+	c.crash(c.members[2])
+	died := time.Now()
+	close(dead)
+	all.Wait()
+	if took := time.Since(died); took > alone/2 {
+		t.Errorf("entries waited for %s", took)
+	}
 	c.same()
 }
 

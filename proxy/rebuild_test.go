@@ -4,6 +4,7 @@ import (
 	"context"
 	"encoding/binary"
 	"errors"
+	"fmt"
 	"os"
 	"strings"
 	"sync"
@@ -342,6 +343,44 @@ func TestCommitInFlight(t *testing.T) {
 		d.expect(want, "SELECT COUNT(*) FROM t WHERE b='auto'")
 		c.expect("0", "SELECT COUNT(*) FROM t WHERE b='tx'")
 		c.must("BEGIN", "INSERT INTO t VALUES (3, 'x')", "COMMIT")
+	}
+}
+
+// hastyGroup is a group whose primary moves just before the next xid is made.
+type hastyGroup struct {
+	*pairGroup
+	next atomic.Bool
+}
+
+func (g *hastyGroup) NewXID() string {
+	if g.next.CompareAndSwap(true, false) {
+		g.move(Outcome{})
+	}
+	return g.pairGroup.NewXID()
+}
+
+// TestXIDOfTheNextPrimary: a session whose primary moves between its last look and
+// its xid does not use on the former primary an xid that is made for the next one:
+// it would have no verdict.
+func TestXIDOfTheNextPrimary(t *testing.T) {
+	h := &hastyGroup{}
+	g := newPair(t, func(o *Options) { h.pairGroup = o.Group.(*pairGroup); o.Group = h })
+	c := g.client(t, false, "plain", 0, 0)
+	for i, at := range []string{"2", "1", "2", "1"} {
+		insert := fmt.Sprintf("INSERT INTO t VALUES (%d, 'x')", i+1)
+		h.next.Store(true)
+		if i < 2 {
+			c.must(insert)
+		} else {
+			c.must("BEGIN", insert, "COMMIT")
+		}
+		c.expect(at, "SELECT a FROM here")
+		c.expect("1", fmt.Sprintf("SELECT COUNT(*) FROM t WHERE a=%d", i+1))
+	}
+	for _, db := range []*mysqldtest.Server{g.db, g.other} {
+		if v := db.Value(t, "SELECT COUNT(*) FROM plain.t"); v != "2" {
+			t.Errorf("%s rows on one of the servers", v)
+		}
 	}
 }
 
