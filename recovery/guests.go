@@ -52,8 +52,8 @@ func (g *guests) missing(contains func(uint64) bool) (n uint64, ok bool) {
 
 // applyGuests lets the feed bring each of them to the primary's mysqld. The
 // group ordered it because it conflicts with nothing that was ordered; what is
-// prepared here and touches the same will abort, and what is not prepared yet
-// ends some time.
+// prepared here and touches the same will abort, and what is not prepared yet is
+// ended when it is in the way.
 func (p *primary) applyGuests(ctx context.Context, g *guests) error {
 	tracker := p.m.opt.Router.Tracker(p.m.opt.ReplicaID)
 	for {
@@ -72,6 +72,7 @@ func (p *primary) applyGuests(ctx context.Context, g *guests) error {
 		if err := p.connectFeed(ctx); err != nil {
 			return err
 		}
+		locks := p.newResolver(lockPatience, true)
 		for asked := time.Now(); !tracker.Contains(n); {
 			if err := p.poll(ctx); err != nil {
 				return err
@@ -82,6 +83,7 @@ func (p *primary) applyGuests(ctx context.Context, g *guests) error {
 					return err
 				}
 			}
+			locks.look(ctx, 0)
 			if err := pause(ctx, pollBehind); err != nil {
 				return err
 			}

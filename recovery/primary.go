@@ -112,6 +112,9 @@ func (p *primary) open(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
+	if err := p.dropReadLocks(ctx); err != nil {
+		return err
+	}
 	if err := p.exec(ctx, "SET GLOBAL super_read_only=OFF", "SET GLOBAL read_only=OFF"); err != nil {
 		return err
 	}

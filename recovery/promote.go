@@ -90,6 +90,7 @@ func (l *life) promote(ctx context.Context, g *errgroup.Group) error {
 func (l *life) applyBacklog(ctx context.Context) error {
 	tracker := l.m.opt.Router.Tracker(l.m.opt.ReplicaID)
 	asked := time.Now()
+	locks := l.newResolver(promotionPatience, true)
 	for target := l.m.opt.Node.LastN(); tracker.Low() < target; {
 		if err := l.startFeed(ctx); err != nil {
 			return err
@@ -104,6 +105,7 @@ func (l *life) applyBacklog(ctx context.Context) error {
 			}
 		}
 		if tracker.Low() < target {
+			locks.look(ctx, tracker.Low())
 			if err := pause(ctx, pollPromotion); err != nil {
 				return err
 			}

@@ -78,10 +78,12 @@ func (l *life) catchUp(ctx context.Context) error {
 		return err
 	}
 	said := time.Now()
+	locks := l.newResolver(lockPatience, l.appointed())
 	for tracker.Low() < l.joinedAt {
 		if err := l.poll(ctx); err != nil {
 			return err
 		}
+		locks.look(ctx, tracker.Low())
 		if time.Since(said) > 5*time.Second {
 			said = time.Now()
 			l.log.Info().Uint64("applied", tracker.Low()).Uint64("target", l.joinedAt).Msg("catching up")
@@ -137,6 +139,7 @@ func (l *life) startMarks(ctx context.Context, g *errgroup.Group) {
 func (l *life) follow(ctx context.Context) error {
 	tracker := l.m.opt.Router.Tracker(l.m.opt.ReplicaID)
 	var lastPoll, lastStatus time.Time
+	locks := l.newResolver(lockPatience, false)
 	for {
 		changed := l.m.opt.Router.Changed()
 		if l.appointed() {
@@ -152,6 +155,11 @@ func (l *life) follow(ctx context.Context) error {
 				if err := l.checkApplier(ctx); err != nil {
 					return err
 				}
+			}
+			if behind {
+				locks.look(ctx, tracker.Low())
+			} else {
+				locks.caughtUp()
 			}
 		}
 		t := time.NewTimer(pollBehind)

@@ -206,6 +206,15 @@ func filters(ctx context.Context, q Querier, id Identity) ([]Problem, error) {
 
 // firstRow returns a statement's first row by column name, nil if it has none.
 func firstRow(ctx context.Context, q Querier, query string, args ...any) (map[string]string, error) {
+	all, err := allRows(ctx, q, query, args...)
+	if err != nil || len(all) == 0 {
+		return nil, err
+	}
+	return all[0], nil
+}
+
+// allRows returns a statement's rows by column name; NULL is the empty text.
+func allRows(ctx context.Context, q Querier, query string, args ...any) ([]map[string]string, error) {
 	rows, err := q.QueryContext(ctx, query, args...)
 	if err != nil {
 		return nil, fmt.Errorf("%s: %w", query, err)
@@ -215,20 +224,21 @@ func firstRow(ctx context.Context, q Querier, query string, args ...any) (map[st
 	if err != nil {
 		return nil, fmt.Errorf("%s: %w", query, err)
 	}
-	if !rows.Next() {
-		return nil, rows.Err()
-	}
 	vals := make([]sql.NullString, len(cols))
 	dest := make([]any, len(cols))
 	for i := range vals {
 		dest[i] = &vals[i]
 	}
-	if err := rows.Scan(dest...); err != nil {
-		return nil, fmt.Errorf("%s: %w", query, err)
+	var all []map[string]string
+	for rows.Next() {
+		if err := rows.Scan(dest...); err != nil {
+			return nil, fmt.Errorf("%s: %w", query, err)
+		}
+		m := make(map[string]string, len(cols))
+		for i, c := range cols {
+			m[c] = vals[i].String
+		}
+		all = append(all, m)
 	}
-	m := make(map[string]string, len(cols))
-	for i, c := range cols {
-		m[c] = vals[i].String
-	}
-	return m, nil
+	return all, rows.Err()
 }

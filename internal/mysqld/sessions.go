@@ -31,8 +31,8 @@ func KillSessions(ctx context.Context, q Querier, keep ...uint64) error {
 		// Repeated every 200 ms, so that nothing depends on when a KILL arrives.
 		if round%40 == 0 {
 			for _, id := range left {
-				if _, err := q.ExecContext(ctx, fmt.Sprintf("KILL CONNECTION %d", id)); err != nil && Errno(err) != errNoSuchThread {
-					return fmt.Errorf("kill session %d: %w", id, err)
+				if err := KillSession(ctx, q, id); err != nil {
+					return err
 				}
 			}
 		}
@@ -72,19 +72,30 @@ func Preparing(ctx context.Context, q Querier) ([]string, error) {
 	return texts, rows.Err()
 }
 
-func sessions(ctx context.Context, q Querier) ([]uint64, error) {
-	rows, err := q.QueryContext(ctx, sessionsQuery)
+// KillSession ends a session; one that has ended is no error.
+func KillSession(ctx context.Context, q Querier, id uint64) error {
+	if _, err := q.ExecContext(ctx, fmt.Sprintf("KILL CONNECTION %d", id)); err != nil && Errno(err) != errNoSuchThread {
+		return fmt.Errorf("kill session %d: %w", id, err)
+	}
+	return nil
+}
+
+func sessions(ctx context.Context, q Querier) ([]uint64, error) { return ids(ctx, q, sessionsQuery) }
+
+// ids reads one column of numbers.
+func ids(ctx context.Context, q Querier, query string) ([]uint64, error) {
+	rows, err := q.QueryContext(ctx, query)
 	if err != nil {
 		return nil, fmt.Errorf("list sessions: %w", err)
 	}
 	defer func() { _ = rows.Close() }()
-	var ids []uint64
+	var list []uint64
 	for rows.Next() {
 		var id uint64
 		if err := rows.Scan(&id); err != nil {
 			return nil, fmt.Errorf("list sessions: %w", err)
 		}
-		ids = append(ids, id)
+		list = append(list, id)
 	}
-	return ids, rows.Err()
+	return list, rows.Err()
 }
