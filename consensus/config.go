@@ -40,9 +40,12 @@ var (
 	// ErrNotAppointed is returned by AppointPrimary when the member is not ONLINE
 	// or another one was appointed or elected before.
 	ErrNotAppointed = errors.New("consensus: the member was not appointed")
-	// ErrRowsMissing means that the log no longer holds what this member lacks:
-	// it was sent a snapshot, which has no rows.
+	// ErrRowsMissing means that the log no longer holds what this member lacks: it
+	// was sent a snapshot, which has no rows, and there is no RowSource.
 	ErrRowsMissing = errors.New("consensus: the log was compacted beyond this member's group binlog")
+	// ErrDiverged means that what this member's group binlog holds is not the
+	// beginning of what the group ordered: its data are not the group's.
+	ErrDiverged = errors.New("consensus: this member's transactions are not the group's; its data must be provisioned anew")
 	// ErrCorrupt means that local files contradict each other.
 	ErrCorrupt = errors.New("consensus: local state is corrupt")
 	// ErrNoTransfer means that raft leadership did not move.
@@ -63,6 +66,8 @@ type GroupBinlog interface {
 	Reset(afterN uint64) (groupbinlog.Position, error)
 	// LastN is the number of the last transaction.
 	LastN() uint64
+	// Limit hides what lies beyond n from readers until another Limit.
+	Limit(n uint64)
 }
 
 // Observer is told what the log decides.
@@ -71,6 +76,14 @@ type Observer interface {
 	// it: it must enqueue and return. It owns the slice. After a restart it is
 	// called again for entries after the last checkpoint.
 	Ordered([]state.Decision)
+}
+
+// SkipObserver is an Observer that is also told when it was not told everything.
+type SkipObserver interface {
+	// Skipped is called, from the goroutine that calls Ordered, after the state of
+	// another member took the place of decisions that were never applied here: what
+	// somebody waits for has to be looked up.
+	Skipped()
 }
 
 // Defaults of Config.
@@ -111,7 +124,10 @@ type Config struct {
 	Store GroupBinlog
 	// Observer is told the decisions; may be nil.
 	Observer Observer
-	Logger   zerolog.Logger
+	// Rows brings what the log no longer holds; nil: such a member stops with
+	// ErrRowsMissing.
+	Rows   RowSource
+	Logger zerolog.Logger
 	// OnFatal is called once, from any goroutine, when the member cannot go on;
 	// the process should end soon. It must not block. May be nil.
 	OnFatal func(error)

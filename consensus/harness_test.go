@@ -34,6 +34,7 @@ type memStore struct {
 	sums   []uint32 // of body, by n-first-1
 	sizes  []int64
 	synced int
+	limit  uint64
 }
 
 func (s *memStore) Append(n, dep uint64, meta binlog.Meta, body io.Reader, size int64) error {
@@ -92,6 +93,12 @@ func (s *memStore) LastN() uint64 {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	return s.last()
+}
+
+func (s *memStore) Limit(n uint64) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.limit = n
 }
 
 // crash loses what was not synced.

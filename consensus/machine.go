@@ -46,6 +46,9 @@ type machine struct {
 
 	// ckptMu orders checkpoints. It is taken before mu.
 	ckptMu sync.Mutex
+	// fetching: the group binlog runs ahead of the state, so none is stored. Needs
+	// ckptMu.
+	fetching bool
 }
 
 var _ sm.IOnDiskStateMachine = (*machine)(nil)
@@ -154,7 +157,7 @@ func (m *machine) checkpoint() error {
 		m.mu.Unlock()
 		return err
 	}
-	if m.st.Index() == m.stored {
+	if m.st.Index() == m.stored || m.fetching {
 		m.mu.Unlock()
 		return nil
 	}

@@ -2,12 +2,14 @@ package consensus
 
 import (
 	"bufio"
+	"context"
 	"encoding/binary"
 	"errors"
 	"fmt"
 	"io"
 	"os"
 
+	"github.com/cespare/xxhash/v2"
 	sm "github.com/lni/dragonboat/v4/statemachine"
 
 	"cohort/consensus/state"
@@ -15,7 +17,7 @@ import (
 )
 
 // snapshot is what a member that is too far behind the log is sent: the state
-// and the bodies in spool, not the rows, which the group binlog has.
+// and the bodies in spool, not the rows, which it fetches (see RowSource).
 type snapshot struct {
 	st    *state.State
 	files map[state.StreamID]*os.File
@@ -75,20 +77,35 @@ func (m *machine) SaveSnapshot(ctx any, w io.Writer, stop <-chan struct{}) error
 	return nil
 }
 
-// RecoverFromSnapshot replaces the state by one of another member. The rows
-// must be here already. When they are not, the member stops with a clear error
-// instead of serving without them.
+// RecoverFromSnapshot replaces the state by one of another member. What the group
+// binlog lacks is fetched before. When that cannot be, the member stops with a
+// clear error instead of serving without the rows.
 func (m *machine) RecoverFromSnapshot(r io.Reader, stop <-chan struct{}) error {
-	if err := m.recover(r); err != nil {
-		m.fail(err)
-		// An error here would be a panic of the whole process.
-		<-stop
-		return sm.ErrSnapshotStopped
+	ctx, cancel := context.WithCancelCause(context.Background())
+	done := make(chan struct{})
+	go func() {
+		defer close(done)
+		select {
+		case <-stop:
+			cancel(errStopped)
+		case <-ctx.Done():
+		}
+	}()
+	err := m.recover(ctx, r)
+	cancel(nil)
+	<-done
+	if err == nil {
+		return nil
 	}
-	return nil
+	if !errors.Is(err, errStopped) {
+		m.fail(err)
+	}
+	// An error here would be a panic of the whole process.
+	<-stop
+	return sm.ErrSnapshotStopped
 }
 
-func (m *machine) recover(r io.Reader) error {
+func (m *machine) recover(ctx context.Context, r io.Reader) error {
 	br := bufio.NewReader(r)
 	var size uint64
 	if err := binary.Read(br, binary.LittleEndian, &size); err != nil {
@@ -102,11 +119,25 @@ func (m *machine) recover(r io.Reader) error {
 	if err != nil {
 		return fmt.Errorf("snapshot: %w", err)
 	}
+	// Nothing else writes m.st meanwhile: dragonboat applies nothing.
+	if err := m.fetch(ctx, st); err != nil {
+		return err
+	}
+	if err := m.install(st, br); err != nil {
+		return err
+	}
+	m.showRows()
+	m.applied(st.Index(), 0)
+	if o, ok := m.cfg.Observer.(SkipObserver); ok {
+		o.Skipped()
+	}
+	return nil
+}
+
+// install makes st the state; body has the spooled fragments that it names.
+func (m *machine) install(st *state.State, body io.Reader) error {
 	m.mu.Lock()
 	defer m.mu.Unlock()
-	if have := m.st.LastN(); have != st.LastN() || have > 0 && m.st.Checksum() != st.Checksum() {
-		return fmt.Errorf("%w: it has transactions up to %d, the group is at %d", ErrRowsMissing, have, st.LastN())
-	}
 	wanted := st.Streams()
 	for id := range m.st.Streams() {
 		if _, ok := wanted[id]; !ok {
@@ -114,16 +145,20 @@ func (m *machine) recover(r io.Reader) error {
 		}
 	}
 	for _, id := range st.StreamIDs() {
-		buf := make([]byte, 1<<20)
+		buf, h := make([]byte, 1<<20), xxhash.New()
 		for off, n := int64(0), wanted[id]; off < n; {
 			part := buf[:min(int64(len(buf)), n-off)]
-			if _, err := io.ReadFull(br, part); err != nil {
+			if _, err := io.ReadFull(body, part); err != nil {
 				return fmt.Errorf("snapshot: %w", err)
 			}
+			h.Write(part)
 			if err := m.spool.write(id, off, part); err != nil {
 				return err
 			}
 			off += int64(len(part))
+		}
+		if sum, ok := st.StreamChecksum(id); !ok || sum != h.Sum64() {
+			return fmt.Errorf("%w: the fragments of %v in the snapshot", ErrCorrupt, id)
 		}
 	}
 	m.st = st

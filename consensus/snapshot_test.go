@@ -80,11 +80,11 @@ func TestSnapshot(t *testing.T) {
 	other := txn(1)
 	other.Body = []byte("y")
 	differing.mustApply(t, boot, join, other)
-	for _, m := range []*machine{lacking, differing} {
+	for m, want := range map[*machine]error{lacking: ErrRowsMissing, differing: ErrDiverged} {
 		if err := m.RecoverFromSnapshot(bytes.NewReader(buf.Bytes()), stop); err == nil {
 			t.Fatal("recovered")
 		}
-		if !errors.Is(m.err(), ErrRowsMissing) {
+		if !errors.Is(m.err(), want) {
 			t.Fatal(m.err())
 		}
 		if err := m.Sync(); !errors.Is(err, ErrFailed) {

@@ -219,14 +219,19 @@ func (r *Router) Ordered(ds []state.Decision) {
 		o.verdicts.Submit(jobs...)
 	}
 	if viewChanged {
-		r.mu.Lock()
-		close(r.changed)
-		r.changed = make(chan struct{})
-		if appointed {
-			r.endReign()
-			r.reign, r.endReign = context.WithCancel(context.Background())
-		}
-		r.mu.Unlock()
+		r.announce(appointed)
+	}
+}
+
+// announce wakes who waits for a change of the view, and of the primary.
+func (r *Router) announce(appointed bool) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	close(r.changed)
+	r.changed = make(chan struct{})
+	if appointed {
+		r.endReign()
+		r.reign, r.endReign = context.WithCancel(context.Background())
 	}
 }
 

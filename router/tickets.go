@@ -13,6 +13,10 @@ import (
 // the outcome of what was waited for is unknown to the waiter.
 var ErrClosed = errors.New("router: this member is shutting down")
 
+// ErrUnknown says that what became of a transaction cannot be known any more: this
+// member was away, and the group has forgotten.
+var ErrUnknown = errors.New("router: this member was away from the group, which has forgotten the outcome meanwhile")
+
 // Outcome is what became of a transaction or of a direct statement.
 type Outcome struct {
 	// Committed says that the group ordered it and that it is visible on the
@@ -40,6 +44,7 @@ type Ticket struct {
 	decided        chan struct{} // closed by the table, once, after verdict is set
 	next           *Ticket       // another one for the same key, under table.mu
 	verdict        state.Decision
+	unknown        bool // in place of verdict
 	settle         func(context.Context, state.Decision) (Outcome, error)
 	prepared       func(xid string)
 }
@@ -58,6 +63,9 @@ func (t *Ticket) Prepared() {
 func (t *Ticket) Wait(ctx context.Context) (Outcome, error) {
 	select {
 	case <-t.decided:
+		if t.unknown {
+			return Outcome{}, fmt.Errorf("%w: %q", ErrUnknown, t.key)
+		}
 		return t.settle(ctx, t.verdict)
 	case <-ctx.Done():
 		t.Cancel()
@@ -72,6 +80,9 @@ func (t *Ticket) Wait(ctx context.Context) (Outcome, error) {
 func (t *Ticket) Verdict(ctx context.Context) (committed bool, n uint64, err error) {
 	select {
 	case <-t.decided:
+		if t.unknown {
+			return false, 0, fmt.Errorf("%w: %q", ErrUnknown, t.key)
+		}
 		return t.verdict.Committed, t.verdict.N, nil
 	case <-ctx.Done():
 		t.Cancel()
@@ -145,6 +156,28 @@ func (tt *ticketTable) fence(covers func(*Ticket) bool, d state.Decision) {
 	tt.mu.Unlock()
 	for _, t := range hit {
 		t.tell(d)
+	}
+}
+
+// review has look say of each open ticket what was decided, nil for nothing, and
+// whether the outcome is still to come where nothing was.
+func (tt *ticketTable) review(look func(*Ticket) (d *state.Decision, open bool)) {
+	tt.mu.Lock()
+	defer tt.mu.Unlock()
+	for key, first := range tt.open {
+		d, open := look(first)
+		if d == nil && open {
+			continue
+		}
+		delete(tt.open, key)
+		for t := first; t != nil; t = t.next {
+			if d == nil {
+				t.unknown = true
+			} else {
+				t.verdict = *d
+			}
+			close(t.decided)
+		}
 	}
 }
 

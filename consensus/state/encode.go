@@ -9,7 +9,7 @@ import (
 	"cohort/certify"
 )
 
-const stateVersion = 3
+const stateVersion = 4
 
 // Encode appends the state to b. Members that applied the same entries get the
 // same bytes.
@@ -26,6 +26,10 @@ func (s *State) Encode(b []byte) []byte {
 	sums := s.recentSums()
 	b = binary.AppendUvarint(b, uint64(len(sums)))
 	for _, v := range sums {
+		b = binary.LittleEndian.AppendUint64(b, v)
+	}
+	b = binary.AppendUvarint(b, uint64(len(s.marks)))
+	for _, v := range s.marks {
 		b = binary.LittleEndian.AppendUint64(b, v)
 	}
 	b = binary.AppendUvarint(b, uint64(len(s.members)))
@@ -129,7 +133,7 @@ func Decode(b []byte) (*State, error) {
 	if s.rules > RulesVersion {
 		return nil, fmt.Errorf("%w: rules %d", ErrUnsupported, s.rules)
 	}
-	s.sums = r.keys(nil)
+	s.sums, s.marks = r.keys(nil), r.keys(nil)
 	for n := r.count(8); n > 0; n-- {
 		m := &Member{}
 		if err := m.decode(r); err != nil {
@@ -166,5 +170,8 @@ func Decode(b []byte) (*State, error) {
 		return nil, fmt.Errorf("%w: %d bytes after the state", ErrMalformed, len(rest))
 	}
 	s.cert = cert
+	if s.founded && uint64(len(s.marks)) != s.LastN()/checksumMark-min(s.boot.StartN, s.LastN())/checksumMark {
+		return nil, fmt.Errorf("%w: %d marks", ErrMalformed, len(s.marks))
+	}
 	return s, nil
 }

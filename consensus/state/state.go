@@ -192,8 +192,13 @@ type stream struct {
 // streamID names the member's current stream.
 func (m *Member) streamID() StreamID { return StreamID{m.ID, m.Incarnation, m.stream.id} }
 
-// checksumRing is how many of the latest chained checksums are kept.
-const checksumRing = 4096
+// checksumRing is how many of the latest chained checksums are kept, checksumMark
+// the distance of those that are kept for ever: whoever fetches rows can verify
+// them at the next mark and need not fetch everything first.
+const (
+	checksumRing = 4096
+	checksumMark = 1 << 16
+)
 
 // State is the state of the group. Apply is its only writer; it is not safe for
 // concurrent use.
@@ -212,8 +217,11 @@ type State struct {
 	cert         *certify.Certifier
 	checksum     uint64
 	sums         []uint64 // of the last numbers, the newest last
-	outcomes     recent
-	forced       forced
+	// marks are the checksums of the multiples of checksumMark above the group's
+	// first number.
+	marks    []uint64
+	outcomes recent
+	forced   forced
 
 	txn        Txn // scratch
 	frag       Fragment
@@ -252,13 +260,25 @@ func (s *State) Epoch() uint64 { return s.epoch }
 // Checksum returns the chained checksum of everything up to LastN.
 func (s *State) Checksum() uint64 { return s.checksum }
 
-// ChecksumAt returns the chained checksum at n, if n is recent enough.
+// ChecksumAt returns the chained checksum at n, if n is recent enough or one of
+// the marks.
 func (s *State) ChecksumAt(n uint64) (uint64, bool) {
 	last := s.LastN()
-	if n > last || last-n >= uint64(len(s.sums)) {
+	switch {
+	case n > last:
 		return 0, false
+	case last-n < uint64(len(s.sums)):
+		return s.sums[len(s.sums)-1-int(last-n)], true
+	case n%checksumMark == 0 && n > s.boot.StartN:
+		return s.marks[n/checksumMark-s.boot.StartN/checksumMark-1], true
 	}
-	return s.sums[len(s.sums)-1-int(last-n)], true
+	return 0, false
+}
+
+// Beginning returns what the chain of checksums begins with: the number before the
+// group's first and its checksum. ok is false before the group was founded.
+func (s *State) Beginning() (n, checksum uint64, ok bool) {
+	return s.boot.StartN, s.boot.Lineage, s.founded
 }
 
 // Outcome returns the verdict on an xid.
@@ -370,11 +390,11 @@ func (s *State) apply(kind Kind, body []byte, sink Sink) (uint64, error) {
 	}
 }
 
-// chain folds a transaction into the running checksum: what each member wrote
-// to its group binlog for n.
-func (s *State) chain(n uint64, meta *binlog.Meta, bodyLen int64, bodySum uint64) {
+// Chain folds transaction n into the checksum of everything before it: what each
+// member wrote to its group binlog for n. bodySum is the XXH64 of its body.
+func Chain(checksum, n uint64, meta *binlog.Meta, bodyLen int64, bodySum uint64) uint64 {
 	var b [56]byte
-	binary.LittleEndian.PutUint64(b[0:], s.checksum)
+	binary.LittleEndian.PutUint64(b[0:], checksum)
 	binary.LittleEndian.PutUint64(b[8:], n)
 	b[16], b[17] = byte(meta.Kind), meta.GTIDFlags
 	binary.LittleEndian.PutUint64(b[20:], meta.OriginalCommitTimestamp)
@@ -382,11 +402,19 @@ func (s *State) chain(n uint64, meta *binlog.Meta, bodyLen int64, bodySum uint64
 	binary.LittleEndian.PutUint32(b[32:], meta.Timestamp)
 	binary.LittleEndian.PutUint64(b[40:], uint64(bodyLen))
 	binary.LittleEndian.PutUint64(b[48:], bodySum)
-	s.checksum = xxhash.Sum64(b[:])
+	return xxhash.Sum64(b[:])
+}
+
+// chain makes n part of the running checksum.
+func (s *State) chain(n uint64, meta *binlog.Meta, bodyLen int64, bodySum uint64) {
+	s.checksum = Chain(s.checksum, n, meta, bodyLen, bodySum)
 	if len(s.sums) >= 2*checksumRing {
 		s.sums = append(s.sums[:0], s.sums[len(s.sums)-checksumRing+1:]...)
 	}
 	s.sums = append(s.sums, s.checksum)
+	if n%checksumMark == 0 {
+		s.marks = append(s.marks, s.checksum)
+	}
 }
 
 // recentSums returns the part of sums that counts.
@@ -400,6 +428,7 @@ func (s *State) Clone() *State {
 	c := *s
 	c.cert = s.cert.Clone()
 	c.sums = slices.Clone(s.recentSums())
+	c.marks = slices.Clone(s.marks)
 	c.outcomes = recent{list: slices.Clone(s.outcomes.all())}
 	c.forced = forced{byXID: maps.Clone(s.forced.byXID)}
 	c.members = make([]*Member, len(s.members))
@@ -425,6 +454,14 @@ func (s *State) Streams() map[StreamID]int64 {
 		}
 	}
 	return out
+}
+
+// StreamChecksum returns the XXH64 of what was spooled of a body.
+func (s *State) StreamChecksum(id StreamID) (sum uint64, ok bool) {
+	if m := s.member(id.Member); m != nil && m.stream != nil && m.streamID() == id {
+		return m.stream.digest.Sum64(), true
+	}
+	return 0, false
 }
 
 // StreamIDs returns the bodies that are being spooled, in the order of their

@@ -69,6 +69,14 @@ func parseHello(p []byte, proofSize int) (hello, error) {
 	return h, d.end("hello")
 }
 
+// clientRole is the role of who sends a login of that type.
+func clientRole(login frameType) string {
+	if login == frameRowsLogin {
+		return "client for rows"
+	}
+	return "client"
+}
+
 // proof is what role shows about a connection between these two hellos.
 func proof(token, role string, server, client hello) []byte {
 	mac := hmac.New(sha256.New, []byte(token))

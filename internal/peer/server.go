@@ -23,6 +23,7 @@ import (
 	"golang.org/x/sync/errgroup"
 
 	"cohort/internal/applied"
+	"cohort/internal/binlog/groupbinlog"
 )
 
 // Defaults for zero options.
@@ -66,12 +67,15 @@ type Options struct {
 	// OnNotice is called with what subscribers Notify, in order for each; it must
 	// not block. nil: ignored.
 	OnNotice func(text string)
+	// Rows is the group binlog that other members may fetch from; nil: none.
+	Rows *groupbinlog.Store
 	// TLS encrypts the channel when given.
 	TLS *tls.Config
-	// Heartbeat, Timeout and MaxConns default to the constants above.
-	Heartbeat, Timeout time.Duration
-	MaxConns           int
-	Logger             zerolog.Logger
+	// Heartbeat, Timeout and MaxConns default to the constants above, RowsTimeout
+	// to DefaultRowsTimeout.
+	Heartbeat, Timeout, RowsTimeout time.Duration
+	MaxConns                        int
+	Logger                          zerolog.Logger
 }
 
 // Server is the listening side. Lifecycle: NewServer, Run, Close.
@@ -79,6 +83,8 @@ type Server struct {
 	o     Options
 	ln    net.Listener
 	slots chan struct{}
+	// donations has an element for each donor connection.
+	donations chan struct{}
 }
 
 // NewServer listens, so that Addr is known before Run serves.
@@ -97,6 +103,9 @@ func NewServer(o Options) (*Server, error) {
 	if o.Timeout <= 0 {
 		o.Timeout = DefaultTimeout
 	}
+	if o.RowsTimeout <= 0 {
+		o.RowsTimeout = DefaultRowsTimeout
+	}
 	if o.MaxConns <= 0 {
 		o.MaxConns = DefaultMaxConns
 	}
@@ -110,7 +119,7 @@ func NewServer(o Options) (*Server, error) {
 	if o.TLS != nil {
 		ln = tls.NewListener(ln, o.TLS)
 	}
-	return &Server{o: o, ln: ln, slots: make(chan struct{}, o.MaxConns)}, nil
+	return &Server{o: o, ln: ln, slots: make(chan struct{}, o.MaxConns), donations: make(chan struct{}, maxDonations)}, nil
 }
 
 // Addr is the address the server listens on.
@@ -170,12 +179,18 @@ func (s *Server) serve(ctx context.Context, nc net.Conn) {
 	defer closeOnDone(ctx, nc)()
 	c := newConn(nc, s.o.Timeout)
 	log := s.o.Logger.With().Stringer("remote", nc.RemoteAddr()).Logger()
-	member, err := s.handshake(c)
+	member, login, err := s.handshake(c)
 	if err != nil {
 		log.Warn().Err(err).Msg("peer channel: connection refused")
 		return
 	}
 	log = log.With().Str("member", member).Logger()
+	if login == frameRowsLogin {
+		if err := s.donate(ctx, c, member); err != nil && ctx.Err() == nil {
+			log.Warn().Err(err).Msg("peer channel: not all transactions were sent")
+		}
+		return
+	}
 	log.Debug().Msg("peer channel: subscriber connected")
 	g, gctx := errgroup.WithContext(ctx)
 	defer closeOnDone(gctx, nc)() // the first goroutine that ends takes the others along
@@ -190,30 +205,30 @@ func (s *Server) serve(ctx context.Context, nc net.Conn) {
 	}
 }
 
-// handshake returns the id of the member that connected. All of it must be over
-// within one timeout, however slowly bytes arrive.
-func (s *Server) handshake(c *conn) (string, error) {
+// handshake returns the id of the member that connected and with which kind of
+// login. All of it must be over within one timeout, however slowly bytes arrive.
+func (s *Server) handshake(c *conn) (string, frameType, error) {
 	deadline := time.AfterFunc(c.timeout, func() { c.Close() })
 	defer deadline.Stop()
 	mine := hello{version: Version, nonce: newNonce(), member: s.o.MemberID}
 	if err := c.writeFrame(frameGreeting, mine.append); err != nil {
-		return "", err
+		return "", 0, err
 	}
 	typ, p, err := c.read(maxHello)
 	if err != nil {
-		return "", err
+		return "", 0, err
 	}
-	if typ != frameLogin {
-		return "", fmt.Errorf("%w: type %d instead of a login", ErrFrame, typ)
+	if typ != frameLogin && typ != frameRowsLogin {
+		return "", 0, fmt.Errorf("%w: type %d instead of a login", ErrFrame, typ)
 	}
 	theirs, err := parseHello(p, 32)
 	if err != nil {
-		return "", err
+		return "", 0, err
 	}
-	if !hmac.Equal(theirs.proof, proof(s.o.Token, "client", mine, theirs)) {
-		return "", ErrAuth
+	if !hmac.Equal(theirs.proof, proof(s.o.Token, clientRole(typ), mine, theirs)) {
+		return "", 0, ErrAuth
 	}
-	return theirs.member, c.writeFrame(frameWelcome, func(b []byte) []byte {
+	return theirs.member, typ, c.writeFrame(frameWelcome, func(b []byte) []byte {
 		return append(b, proof(s.o.Token, "server", mine, theirs)...)
 	})
 }

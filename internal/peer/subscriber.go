@@ -55,9 +55,9 @@ type SubscriberOptions struct {
 	// Dial defaults to net.Dialer's; TLS, if given, is put on top.
 	Dial func(ctx context.Context, network, addr string) (net.Conn, error)
 	TLS  *tls.Config
-	// Heartbeat and Timeout default as for the server.
-	Heartbeat, Timeout time.Duration
-	Logger             zerolog.Logger
+	// Heartbeat, Timeout and RowsTimeout default as for the server.
+	Heartbeat, Timeout, RowsTimeout time.Duration
+	Logger                          zerolog.Logger
 }
 
 // Subscriber follows one member. Lifecycle: NewSubscriber, Run.
@@ -195,6 +195,11 @@ func (s *Subscriber) watchTarget(ctx context.Context, t Target) error {
 }
 
 func (s *Subscriber) connect(ctx context.Context, t Target) (*conn, error) {
+	return s.connectAs(ctx, t, frameLogin)
+}
+
+// connectAs connects with one kind of login.
+func (s *Subscriber) connectAs(ctx context.Context, t Target, login frameType) (*conn, error) {
 	ctx, cancel := context.WithTimeoutCause(ctx, s.o.Timeout, errors.New("peer: timed out while connecting"))
 	defer cancel()
 	nc, err := s.o.Dial(ctx, "tcp", t.Addr)
@@ -206,7 +211,7 @@ func (s *Subscriber) connect(ctx context.Context, t Target) (*conn, error) {
 	}
 	release := closeOnDone(ctx, nc)
 	c := newConn(nc, s.o.Timeout)
-	err = s.handshake(c, t)
+	err = s.handshake(c, t, login)
 	release()
 	if ctx.Err() != nil {
 		err = context.Cause(ctx)
@@ -218,7 +223,7 @@ func (s *Subscriber) connect(ctx context.Context, t Target) (*conn, error) {
 	return c, nil
 }
 
-func (s *Subscriber) handshake(c *conn, t Target) error {
+func (s *Subscriber) handshake(c *conn, t Target, login frameType) error {
 	typ, p, err := c.read(maxHello)
 	if err != nil {
 		return err
@@ -235,8 +240,8 @@ func (s *Subscriber) handshake(c *conn, t Target) error {
 		return fmt.Errorf("%w: %s is member %q, not %q", ErrAuth, t.Addr, theirs.member, t.MemberID)
 	}
 	mine := hello{version: Version, nonce: newNonce(), member: s.o.Self}
-	mine.proof = proof(t.Token, "client", theirs, mine)
-	if err := c.writeFrame(frameLogin, mine.append); err != nil {
+	mine.proof = proof(t.Token, clientRole(login), theirs, mine)
+	if err := c.writeFrame(login, mine.append); err != nil {
 		return err
 	}
 	typ, p, err = c.read(maxHello)

@@ -24,7 +24,22 @@ type Txn struct {
 	// changed, and is valid until the reader's next call.
 	Raw []byte
 
-	src *io.SectionReader
+	head int // size of the GTID event
+	src  *io.SectionReader
+}
+
+// Body reads what the transaction was appended with, as many bytes as it says: all
+// between the GTID event and the XID event that a KindTransaction ends with. It is
+// valid until the reader's next call.
+func (t *Txn) Body() (io.Reader, int64) {
+	size := t.Size - int64(t.head)
+	if t.Meta.Kind == binlog.KindTransaction {
+		size -= binlog.XIDSize
+	}
+	if t.Raw != nil {
+		return bytes.NewReader(t.Raw[t.head : int64(t.head)+size]), size
+	}
+	return io.NewSectionReader(t.src, int64(t.head), size), size
 }
 
 // Bytes reads the transaction from its GTID event to its end, wherever it is.
@@ -66,8 +81,18 @@ func (s *Store) NewReader(afterN uint64) (*Reader, error) {
 	return &Reader{s: s, next: afterN + 1, gen: s.gen}, nil
 }
 
+// Pin keeps Purge from removing what the reader has still to return, until Close.
+func (r *Reader) Pin() {
+	r.s.mu.Lock()
+	defer r.s.mu.Unlock()
+	r.s.pins[r] = r.next
+}
+
 // Close releases the reader's file. The store's Close does not do so.
 func (r *Reader) Close() error {
+	r.s.mu.Lock()
+	delete(r.s.pins, r)
+	r.s.mu.Unlock()
 	r.gen = ^uint64(0)
 	if r.h == nil {
 		return nil
@@ -101,7 +126,7 @@ func (r *Reader) Appended() <-chan struct{} {
 	s := r.s
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if s.closed || s.gen != r.gen || s.lastN >= r.next {
+	if s.closed || s.gen != r.gen || s.shown() >= r.next {
 		return closedChan
 	}
 	s.waiting++
@@ -120,11 +145,14 @@ func (r *Reader) TryNext() (t Txn, ok bool, err error) {
 		err = ErrClosed
 	case s.gen != r.gen:
 		err = ErrReset
-	case s.lastN < r.next:
+	case s.shown() < r.next:
 	default:
+		if _, pinned := s.pins[r]; pinned {
+			s.pins[r] = r.next
+		}
 		if e, held := s.tail.get(r.next); held {
 			s.mu.Unlock()
-			t = Txn{N: r.next, Dep: e.dep, Meta: e.meta, Size: int64(len(e.raw)), Raw: e.raw}
+			t = Txn{N: r.next, Dep: e.dep, Meta: e.meta, Size: int64(len(e.raw)), Raw: e.raw, head: sizeOf(e.raw)}
 			r.next++
 			return t, true, nil
 		}
@@ -309,14 +337,14 @@ func (r *Reader) transaction(here indexEntry, g *binlog.GTID) (Txn, error) {
 			return bad(err)
 		}
 		t.Raw, last = raw, raw[len(raw)-min(len(raw), binlog.XIDSize):]
-		t.Meta.Timestamp = timestampOf(raw)
+		t.Meta.Timestamp, t.head = timestampOf(raw), sizeOf(raw)
 	} else {
 		t.src = io.NewSectionReader(r.h, here.offset, t.Size)
 		head, err := r.window(here.offset, binlog.HeaderSize)
 		if err != nil {
 			return bad(err)
 		}
-		t.Meta.Timestamp = timestampOf(head)
+		t.Meta.Timestamp, t.head = timestampOf(head), sizeOf(head)
 		last = make([]byte, binlog.XIDSize)
 		if _, err := r.h.ReadAt(last, here.offset+t.Size-binlog.XIDSize); err != nil {
 			return bad(noEOF(err))
@@ -334,6 +362,15 @@ func timestampOf(ev []byte) uint32 {
 		return 0
 	}
 	return h.Timestamp
+}
+
+// sizeOf is the size of the first event of ev.
+func sizeOf(ev []byte) int {
+	h, err := binlog.ParseHeader(ev)
+	if err != nil {
+		return 0
+	}
+	return int(h.Size)
 }
 
 // readAhead is how much is read from a file at once.

@@ -3,6 +3,7 @@ package groupbinlog
 import (
 	"errors"
 	"fmt"
+	"math"
 	"os"
 	"path/filepath"
 	"sync"
@@ -114,6 +115,8 @@ type Store struct {
 	tail    tail
 	failed  error
 	closed  bool
+	limit   uint64 // readers see nothing beyond it, see Limit
+	pins    map[*Reader]uint64
 	gen     uint64 // grows with every Truncate and Reset
 	waiting int
 	wake    chan struct{} // closed when something changes while waiting > 0
@@ -143,7 +146,8 @@ func Open(dir string, opt Options) (*Store, error) {
 	if err != nil {
 		return nil, err
 	}
-	s := &Store{dir: dir, opt: opt, group: group, log: opt.Logger, lock: lock, wake: make(chan struct{})}
+	s := &Store{dir: dir, opt: opt, group: group, log: opt.Logger, lock: lock, wake: make(chan struct{}),
+		limit: NoLimit, pins: make(map[*Reader]uint64)}
 	if err := s.load(); err != nil {
 		lock.Close()
 		return nil, err
@@ -240,6 +244,33 @@ func (s *Store) LastN() uint64 {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	return s.lastN
+}
+
+// NoLimit is the limit of a store that shows readers everything.
+const NoLimit = math.MaxUint64
+
+// Limit hides what lies beyond n from readers until another Limit: what is
+// appended meanwhile is not known to be the group's yet. It is not stored, since
+// a start removes such transactions anyway.
+func (s *Store) Limit(n uint64) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.limit = n
+	s.wakeAll()
+}
+
+// shown is the number of the last transaction that readers may see; it needs mu.
+func (s *Store) shown() uint64 { return min(s.lastN, s.limit) }
+
+// Range returns the numbers of the first transaction that the files hold, or would
+// hold, and of the last one that readers may see.
+func (s *Store) Range() (first, last uint64) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if len(s.files) == 0 {
+		return 1, 0
+	}
+	return s.files[0].firstN, s.shown()
 }
 
 // FirstN is the number of the first transaction that the files hold, or would

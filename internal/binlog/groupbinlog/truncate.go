@@ -169,12 +169,22 @@ func (s *Store) Reset(afterN uint64) (Position, error) {
 	return s.Position(), nil
 }
 
+// pinned says whether a pinned reader needs something up to n; it needs mu.
+func (s *Store) pinned(n uint64) bool {
+	for _, next := range s.pins {
+		if next <= n {
+			return true
+		}
+	}
+	return false
+}
+
 // Purge removes the oldest files as long as all their transactions are at or
 // below uptoN. The file being written stays, and so does every file that the
 // caller's stored Position may lie in: when a Sync runs, the caller has stored
 // what the Sync before it returned, or less, but not less than the one before
-// that returned (see Sync). Readers that
-// have a purged file open go on. It returns how many files were removed.
+// that returned (see Sync). So does what
+// pinned readers need; others that have a purged file open go on. It returns how many files were removed.
 func (s *Store) Purge(uptoN uint64) (int, error) {
 	s.wmu.Lock()
 	defer s.wmu.Unlock()
@@ -184,7 +194,7 @@ func (s *Store) Purge(uptoN uint64) (int, error) {
 	removed := 0
 	for {
 		s.mu.Lock()
-		if len(s.files) < 2 || s.files[0].lastN > uptoN || s.files[0].num >= s.purgeFile {
+		if len(s.files) < 2 || s.files[0].lastN > uptoN || s.files[0].num >= s.purgeFile || s.pinned(s.files[0].lastN) {
 			s.mu.Unlock()
 			break
 		}

@@ -115,6 +115,10 @@ func check(t testing.TB, got Txn, dep uint64, size int) {
 	if !bytes.Equal(rest, want) {
 		t.Fatalf("transaction %d: body differs (%d and %d bytes)", got.N, len(rest), len(want))
 	}
+	r, size64 := got.Body()
+	if body, err := io.ReadAll(r); err != nil || int64(len(body)) != size64 || !bytes.Equal(body, testBody(t, got.N, size)) {
+		t.Fatalf("transaction %d: Body differs (%d bytes of %d), %v", got.N, len(body), size64, err)
+	}
 	if got.Dep < dep || got.Dep >= got.N {
 		t.Fatalf("transaction %d: dependency %d, appended with %d", got.N, got.Dep, dep)
 	}
