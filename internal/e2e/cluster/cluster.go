@@ -133,7 +133,10 @@ func Start(ctx context.Context, o Options) (*Cluster, error) {
 	}
 	c := &Cluster{program: program, dir: o.Dir, net: o.Net}
 	if c.net != nil {
-		return c, c.startOnNet(ctx, o)
+		if err := c.startOnNet(ctx, o); err != nil {
+			return nil, err
+		}
+		return c, nil
 	}
 	args := []string{"start", "--dir", o.Dir, "--members", strconv.Itoa(o.Members), "--detach"}
 	for _, v := range o.MysqldOptions {
