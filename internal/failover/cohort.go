@@ -4,35 +4,58 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 	"syscall"
 	"time"
 
 	"cohort/internal/e2e/cluster"
+	"cohort/internal/e2e/netlab"
 	"cohort/internal/loadgen"
 	"cohort/internal/proc"
 )
 
-// Cohort is our group of three, started by its own sandbox.
+// groupSize is the number of members.
+const groupSize = 3
+
+// Cohort is our group of three, started by its own sandbox: each member on a
+// network of its own where that is permitted, otherwise on the loopback interface.
 func Cohort(program string) System {
 	return System{
 		Name: "cohort",
 		NotRun: func(c Case) string {
-			if c == Cut {
-				return "the sandbox's members share the loopback interface; cutting one off needs network namespaces"
+			if c != Cut {
+				return ""
+			}
+			lab, err := netlab.New(context.Background(), 1)
+			if err == nil {
+				err = lab.Close()
+			}
+			if err != nil {
+				return err.Error()
 			}
 			return ""
 		},
 		Start: func(ctx context.Context, dir string) (Group, error) {
-			c, err := cluster.Start(ctx, cluster.Options{Program: program, Dir: dir})
-			if err != nil {
+			lab, err := netlab.New(ctx, groupSize)
+			if err != nil && !errors.Is(err, netlab.ErrNotPermitted) {
 				return nil, err
 			}
-			return &cohort{c}, nil
+			c, err := cluster.Start(ctx, cluster.Options{Program: program, Dir: dir, Members: groupSize, Net: lab})
+			if err != nil {
+				if lab != nil {
+					err = errors.Join(err, lab.Close())
+				}
+				return nil, err
+			}
+			return &cohort{c, lab}, nil
 		},
 	}
 }
 
-type cohort struct{ *cluster.Cluster }
+type cohort struct {
+	*cluster.Cluster
+	lab *netlab.Lab // nil: no networks of their own
+}
 
 // role asks for the members and picks the first of a role. What a member that
 // is about to be replaced says of itself passes: Await has gone before.
@@ -96,10 +119,29 @@ func (g *cohort) Strike(ctx context.Context, c Case) (func(context.Context) erro
 	case Stop:
 		goOn := func(context.Context) error { return signal(syscall.SIGCONT, m.MysqldPid, m.Pid) }
 		return goOn, signal(syscall.SIGSTOP, m.Pid, m.MysqldPid)
+	case Cut:
+		// From the other members only: the measurement itself still sees it.
+		host, err := g.host(ctx, m)
+		if err != nil {
+			return nil, err
+		}
+		return g.lab.Heal, g.lab.Isolate(ctx, host)
 	case Switchover:
 		return nil, g.switchOver(ctx)
 	}
 	return nil, fmt.Errorf("failover: %s: no such fault of a cohort group", c)
+}
+
+// host is the member's place in the lab.
+func (g *cohort) host(ctx context.Context, m cluster.Member) (int, error) {
+	if g.lab == nil {
+		return 0, netlab.ErrNotPermitted
+	}
+	all, err := g.Status(ctx)
+	if err != nil {
+		return 0, err
+	}
+	return slices.IndexFunc(all, func(o cluster.Member) bool { return o.Name == m.Name }), nil
 }
 
 func (g *cohort) switchOver(ctx context.Context) error {
@@ -144,4 +186,10 @@ func (g *cohort) Settle(ctx context.Context) ([]Member, error) {
 	return all, nil
 }
 
-func (g *cohort) Close(ctx context.Context) error { return g.Destroy(ctx) }
+func (g *cohort) Close(ctx context.Context) error {
+	err := g.Destroy(ctx)
+	if g.lab != nil {
+		err = errors.Join(err, g.lab.Close())
+	}
+	return err
+}

@@ -6,6 +6,7 @@
 package sandbox
 
 import (
+	"cmp"
 	"context"
 	"encoding/json"
 	"errors"
@@ -57,6 +58,7 @@ type spec struct {
 
 type memberSpec struct {
 	Name       string `json:"name"`
+	Host       string `json:"host,omitempty"` // "": the loopback interface
 	ServerID   uint32 `json:"server_id"`
 	MysqldPort int    `json:"mysqld_port"`
 	Port       int    `json:"port"`       // clients
@@ -99,6 +101,10 @@ type Settings struct {
 	// mysqld's my.cnf and every member's configuration. On an existing
 	// sandbox they replace earlier ones of the same names.
 	MysqldOptions, MemberOptions []string
+	// Hosts are the members' addresses, one for each, where the members do not
+	// share the loopback interface: a new sandbox's only. Whoever gives them
+	// starts each member where its address is.
+	Hosts []string
 }
 
 // OpenOrCreate opens the sandbox in dir; if dir does not exist or is empty, it
@@ -106,6 +112,9 @@ type Settings struct {
 func OpenOrCreate(ctx context.Context, dir string, o Settings) (*Sandbox, error) {
 	if o.Members < 0 || o.Members > MaxMembers {
 		return nil, fmt.Errorf("sandbox: %d members: 1 to %d are possible", o.Members, MaxMembers)
+	}
+	if len(o.Hosts) > 0 && len(o.Hosts) != o.Members {
+		return nil, fmt.Errorf("sandbox: %d hosts for %d members", len(o.Hosts), o.Members)
 	}
 	for _, l := range slices.Concat(o.MysqldOptions, o.MemberOptions) {
 		if strings.ContainsAny(l, "\n\r") || mysqld.SettingName(l) == "" {
@@ -127,7 +136,7 @@ func OpenOrCreate(ctx context.Context, dir string, o Settings) (*Sandbox, error)
 	s, err := Open(dir)
 	switch {
 	case errors.Is(err, ErrNoSandbox):
-		if s, err = create(dir, o.Members); err != nil {
+		if s, err = create(dir, o.Members, o.Hosts); err != nil {
 			return nil, err
 		}
 	case err != nil:
@@ -140,7 +149,7 @@ func OpenOrCreate(ctx context.Context, dir string, o Settings) (*Sandbox, error)
 	return s, s.save()
 }
 
-func create(dir string, n int) (*Sandbox, error) {
+func create(dir string, n int, hosts []string) (*Sandbox, error) {
 	if n == 0 {
 		n = DefaultMembers
 	}
@@ -166,10 +175,14 @@ func create(dir string, n int) (*Sandbox, error) {
 		return 0
 	}
 	for i := range n {
-		s.spec.Members = append(s.spec.Members, memberSpec{
+		m := memberSpec{
 			Name: "m" + strconv.Itoa(i+1), ServerID: uint32(i + 1),
 			MysqldPort: port(), Port: port(), HTTPPort: port(), LocalPort: port(),
-		})
+		}
+		if len(hosts) > 0 {
+			m.Host = hosts[i]
+		}
+		s.spec.Members = append(s.spec.Members, m)
 	}
 	if err != nil {
 		return nil, fmt.Errorf("sandbox: %w", err)
@@ -255,19 +268,20 @@ func (s *Sandbox) pick(name string) ([]memberSpec, error) {
 
 func (s *Sandbox) memberDir(m memberSpec) string { return filepath.Join(s.dir, m.Name) }
 
-func addr(port int) string { return net.JoinHostPort(host, strconv.Itoa(port)) }
+func (m memberSpec) host() string { return cmp.Or(m.Host, host) }
+
+func (m memberSpec) addr(port int) string { return net.JoinHostPort(m.host(), strconv.Itoa(port)) }
 
 // mysqldSettings are the sandbox's own; --mysqld-option replaces them.
 var mysqldSettings = []string{
 	"innodb_buffer_pool_size=128M",
 	"max_connections=2000",
-	"report_host=" + host,
 }
 
 func (s *Sandbox) mysqldOptions(m memberSpec) mysqld.Options {
 	return mysqld.Options{
-		Dir: s.memberDir(m), Host: host, Port: m.MysqldPort, ServerID: m.ServerID, ReadOnly: true,
-		Settings: mergeOptions(mysqldSettings, s.spec.MysqldOptions),
+		Dir: s.memberDir(m), Host: m.host(), Port: m.MysqldPort, ServerID: m.ServerID, ReadOnly: true,
+		Settings: mergeOptions(append(slices.Clone(mysqldSettings), "report_host="+m.host()), s.spec.MysqldOptions),
 	}
 }
 
@@ -285,7 +299,7 @@ func (s *Sandbox) memberLog(m memberSpec) string {
 func (s *Sandbox) writeMemberConfig(m memberSpec) error {
 	var seeds []string
 	for _, o := range s.spec.Members {
-		seeds = append(seeds, addr(o.LocalPort))
+		seeds = append(seeds, o.addr(o.LocalPort))
 	}
 	bootstrap := "OFF"
 	if m.Name == s.spec.Members[0].Name {
@@ -294,14 +308,14 @@ func (s *Sandbox) writeMemberConfig(m memberSpec) error {
 	o := s.mysqldOptions(m)
 	lines := mergeOptions([]string{
 		"group_replication_group_name=" + s.spec.Group,
-		"group_replication_local_address=" + addr(m.LocalPort),
+		"group_replication_local_address=" + m.addr(m.LocalPort),
 		"group_replication_group_seeds=" + strings.Join(seeds, ","),
 		"group_replication_bootstrap_group=" + bootstrap,
-		"cohort_bind_address=" + addr(m.Port),
-		"cohort_advertise_address=" + addr(m.Port),
-		"cohort_http_address=" + addr(m.HTTPPort),
+		"cohort_bind_address=" + m.addr(m.Port),
+		"cohort_advertise_address=" + m.addr(m.Port),
+		"cohort_http_address=" + m.addr(m.HTTPPort),
 		"cohort_mysqld_socket=" + quote(o.SocketFile()),
-		"cohort_mysqld_address=" + addr(m.MysqldPort),
+		"cohort_mysqld_address=" + m.addr(m.MysqldPort),
 		"cohort_data_dir=" + quote(filepath.Join(s.memberDir(m), "cohort")),
 		"cohort_admin_user=root",
 	}, s.spec.MemberOptions)

@@ -65,7 +65,7 @@ func (s *Sandbox) Status(ctx context.Context) []Member {
 func (s *Sandbox) member(ctx context.Context, m memberSpec) Member {
 	o := s.mysqldOptions(m)
 	r := Member{
-		Name: m.Name, UUID: serverUUID(o.Datadir()), State: offline, Host: host, Port: m.Port, HTTP: "http://" + addr(m.HTTPPort),
+		Name: m.Name, UUID: serverUUID(o.Datadir()), State: offline, Host: m.host(), Port: m.Port, HTTP: "http://" + m.addr(m.HTTPPort),
 		MysqldSocket: o.SocketFile(), MysqldPort: m.MysqldPort, Dir: s.memberDir(m), Datadir: o.Datadir(),
 	}
 	if id, ok := s.running(m, Mysqld); ok {

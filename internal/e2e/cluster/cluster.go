@@ -14,7 +14,9 @@ import (
 	"strings"
 	"time"
 
+	"cohort/internal/e2e/netlab"
 	"cohort/internal/loadgen"
+	"cohort/internal/sandbox"
 )
 
 // ErrNoPrimary means that no member has the role PRIMARY.
@@ -71,12 +73,16 @@ type Options struct {
 	Members       int      // 0 means 3
 	MysqldOptions []string // name=value
 	MemberOptions []string // name=value
+	// Net, if given, has a host for each member, which then runs there. It must
+	// outlive the cluster.
+	Net *netlab.Lab
 }
 
 // Cluster is a sandbox that was started.
 type Cluster struct {
 	program string
 	dir     string
+	net     *netlab.Lab
 }
 
 // Program finds the cohort program: $COHORT_BIN, or bin/cohort beside go.mod.
@@ -125,7 +131,13 @@ func Start(ctx context.Context, o Options) (*Cluster, error) {
 	if o.Members == 0 {
 		o.Members = 3
 	}
-	c := &Cluster{program: program, dir: o.Dir}
+	c := &Cluster{program: program, dir: o.Dir, net: o.Net}
+	if c.net != nil {
+		if err := c.startOnNet(ctx, o); err != nil {
+			return nil, err
+		}
+		return c, nil
+	}
 	args := []string{"start", "--dir", o.Dir, "--members", strconv.Itoa(o.Members), "--detach"}
 	for _, v := range o.MysqldOptions {
 		args = append(args, "--mysqld-option", v)
@@ -134,26 +146,54 @@ func Start(ctx context.Context, o Options) (*Cluster, error) {
 		args = append(args, "--member-option", v)
 	}
 	if _, err := c.sandbox(ctx, args...); err != nil {
-		// Whatever came up is not to outlive the failure.
-		stopCtx, cancel := context.WithTimeout(context.WithoutCancel(ctx), time.Minute)
-		defer cancel()
-		_, stopErr := c.sandbox(stopCtx, "stop", "--dir", o.Dir)
-		return nil, errors.Join(err, stopErr)
+		return nil, errors.Join(err, c.giveUp(ctx))
 	}
 	return c, nil
+}
+
+// giveUp stops whatever came up: it is not to outlive the failure.
+func (c *Cluster) giveUp(ctx context.Context) error {
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), time.Minute)
+	defer cancel()
+	return c.Stop(ctx, "", Both)
+}
+
+// startOnNet starts each member on its own host.
+func (c *Cluster) startOnNet(ctx context.Context, o Options) error {
+	s, err := sandbox.OpenOrCreate(ctx, o.Dir, sandbox.Settings{
+		Members: o.Members, Hosts: o.Net.Hosts(), MysqldOptions: o.MysqldOptions, MemberOptions: o.MemberOptions,
+	})
+	if err != nil {
+		return err
+	}
+	for _, part := range []Part{Mysqld, Proxy} {
+		for _, name := range s.Names() {
+			if err := c.Restart(ctx, name, part); err != nil {
+				return errors.Join(err, c.giveUp(ctx))
+			}
+		}
+	}
+	if _, err := c.AwaitOnline(ctx); err != nil {
+		return errors.Join(err, c.giveUp(ctx))
+	}
+	return nil
 }
 
 // Dir is the sandbox's directory.
 func (c *Cluster) Dir() string { return c.dir }
 
 func (c *Cluster) sandbox(ctx context.Context, args ...string) ([]byte, error) {
-	cmd := exec.CommandContext(ctx, c.program, append([]string{"sandbox"}, args...)...)
+	return run(ctx, append([]string{c.program, "sandbox"}, args...))
+}
+
+func run(ctx context.Context, args []string) ([]byte, error) {
+	cmd := exec.CommandContext(ctx, args[0], args[1:]...)
 	var stdout, stderr bytes.Buffer
 	cmd.Stdout, cmd.Stderr = &stdout, &stderr
 	// A detached child may inherit the pipes: do not wait for it to close them.
 	cmd.WaitDelay = 5 * time.Second
 	if err := cmd.Run(); err != nil && !errors.Is(err, exec.ErrWaitDelay) {
-		return nil, fmt.Errorf("cluster: sandbox %s: %w\n%s%s", strings.Join(args, " "), err, stdout.Bytes(), stderr.Bytes())
+		return nil, fmt.Errorf("cluster: %s: %w\n%s%s", strings.Join(args, " "), err, stdout.Bytes(), stderr.Bytes())
 	}
 	return stdout.Bytes(), nil
 }
@@ -224,7 +264,28 @@ func (c *Cluster) Kill(ctx context.Context, member string, part Part) error {
 
 // Restart starts what does not run (and stops cleanly first what does).
 func (c *Cluster) Restart(ctx context.Context, member string, part Part) error {
+	if c.net != nil {
+		return c.restartOnNet(ctx, member, part)
+	}
 	return c.act(ctx, "restart", member, part)
+}
+
+// restartOnNet restarts a member, or every one, on its own host.
+func (c *Cluster) restartOnNet(ctx context.Context, member string, part Part) error {
+	for i := range c.net.Hosts() {
+		name := "m" + strconv.Itoa(i+1)
+		if member != "" && member != name {
+			continue
+		}
+		args := append(c.net.Command(i), c.program, "sandbox", "restart", "--dir", c.dir, name)
+		if part != Both {
+			args = append(args, string(part))
+		}
+		if _, err := run(ctx, args); err != nil {
+			return err
+		}
+	}
+	return nil
 }
 
 // Stop ends cleanly; an empty name means all members.
