@@ -3,6 +3,7 @@ package recovery
 import (
 	"context"
 	"errors"
+	"sync"
 	"time"
 
 	"cohort/consensus"
@@ -10,9 +11,9 @@ import (
 	"cohort/internal/peer"
 )
 
-// expelSilence is how long a member may be silent before it is reported OFFLINE:
-// six heartbeats of the members' channel. A variable for the tests only.
-var expelSilence = 1500 * time.Millisecond
+// suspectSilence is how long a member may be silent before it is suspected: six
+// heartbeats of the members' channel. A variable for the tests only.
+var suspectSilence = 1500 * time.Millisecond
 
 const (
 	// detectEvery is the pause between two looks at the members.
@@ -29,24 +30,84 @@ type evidence struct {
 	refused bool
 }
 
-// suspects returns the members that should be reported OFFLINE. Only the log's
-// leader reports: it has the majority with it, and one report is enough. of
-// gives the evidence about a member's present incarnation, false if there is
-// none.
-func suspects(v *state.View, leader, self uint64, limit time.Duration, of func(*state.Member) (evidence, bool)) (out []state.Member) {
-	if leader != self {
-		return nil
-	}
+// suspect says that nothing should be left to the member for now. A suspicion
+// ends with the next word from it.
+func (e evidence) suspect() bool { return e.refused || e.silent >= suspectSilence }
+
+// gone says that the member is no longer waited for. A process that has ended does
+// not come back as the same incarnation, so there is nothing to wait for.
+func (e evidence) gone(expel time.Duration) bool {
+	return e.refused || e.silent >= suspectSilence+expel
+}
+
+// inGroup says that a member takes part.
+func inGroup(m *state.Member) bool {
+	return m.State == state.StateOnline || m.State == state.StateRecovering
+}
+
+// unreachable returns the incarnations of the members that self suspects, by id.
+func unreachable(v *state.View, self uint64, of func(*state.Member) (evidence, bool)) map[uint64]uint64 {
+	out := make(map[uint64]uint64)
 	for i := range v.Members {
 		m := &v.Members[i]
-		if m.ID == self || m.State != state.StateOnline && m.State != state.StateRecovering {
+		if m.ID == self || !inGroup(m) {
 			continue
 		}
-		if e, ok := of(m); ok && (e.refused || e.silent >= limit) {
-			out = append(out, *m)
+		if e, ok := of(m); ok && e.suspect() {
+			out[m.ID] = m.Incarnation
 		}
 	}
 	return out
+}
+
+// plan is what should be done about the members that are not heard.
+type plan struct {
+	// appoint is who should be the primary instead of one that is suspected, in
+	// the epoch after this one; 0 for nobody.
+	appoint, epoch uint64
+	// expel are to be reported OFFLINE, after that.
+	expel []state.Member
+}
+
+// decide returns what the log's leader should do, nothing for any other member:
+// it has the majority with it, and one report is enough. of gives the evidence
+// about a member's present incarnation, false if there is none.
+//
+// A suspected primary is replaced at once, since writes wait for it. That is all
+// that a suspicion costs anybody before expel has passed.
+func decide(v *state.View, leader, self uint64, expel time.Duration, of func(*state.Member) (evidence, bool)) (p plan) {
+	if leader != self {
+		return p
+	}
+	var heard, left []state.Member  // who could be elected, and who will be
+	suspected, gone := false, false // the primary is
+	for i := range v.Members {
+		m := &v.Members[i]
+		e, ok := evidence{}, false
+		if m.ID != self && inGroup(m) {
+			e, ok = of(m)
+		}
+		switch {
+		case !ok || !e.suspect():
+			heard, left = append(heard, *m), append(left, *m)
+		case e.gone(expel):
+			p.expel = append(p.expel, *m)
+		default:
+			left = append(left, *m)
+		}
+		if ok && m.ID == v.Primary {
+			suspected, gone = e.suspect(), e.gone(expel)
+		}
+	}
+	best, ok := state.Elect(heard)
+	if !suspected || !ok {
+		return p
+	}
+	// The report of a primary's end elects by itself, but knows of no suspicion.
+	if elected, _ := state.Elect(left); !gone || elected != best {
+		p.appoint, p.epoch = best, v.Epoch
+	}
+	return p
 }
 
 // weigh turns contact with a member into evidence about m, of which nothing is
@@ -101,14 +162,18 @@ func targetOf(m *state.Member) peer.Target {
 	return peer.Target{MemberID: m.Info.UUID, Addr: m.Info.PeerAddress, Token: m.Info.PeerToken}
 }
 
-// detect reports members OFFLINE whose process has ended or is silent. A mysqld
-// that dies is reported by its own member, see life.report. Every member measures
-// all the time, so that one which becomes the leader knows at once.
+// detect judges the others by what is heard of them. A mysqld that dies is reported
+// by its own member, see life.report. Every member measures all the time, so that
+// one which becomes the leader knows at once.
 //
-// It may be wrong, and harms nobody then: a member that finds itself OFFLINE
-// joins anew.
+// It may be wrong, and harms nobody then: a primary that finds another epoch begun,
+// and a member that finds itself OFFLINE, joins anew.
 func (m *Member) detect(ctx context.Context) error {
 	a := &attention{awake: time.Now(), lives: make(map[uint64]lifeSeen)}
+	var acting sync.WaitGroup
+	defer acting.Wait()
+	free := make(chan struct{}, 1) // one plan at a time is carried out
+	free <- struct{}{}
 	for {
 		before := time.Now()
 		if pause(ctx, detectEvery) != nil {
@@ -121,7 +186,7 @@ func (m *Member) detect(ctx context.Context) error {
 		for i := range v.Members {
 			a.since(&v.Members[i], now)
 		}
-		for _, s := range suspects(v, node.LeaderID(), m.opt.ReplicaID, expelSilence, func(x *state.Member) (evidence, bool) {
+		of := func(x *state.Member) (evidence, bool) {
 			sub := m.subs.get(x.ID)
 			if sub == nil {
 				return evidence{}, false
@@ -131,16 +196,66 @@ func (m *Member) detect(ctx context.Context) error {
 				return evidence{}, false
 			}
 			return weigh(c, x, now, a.since(x, now))
-		}) {
-			m.expel(ctx, s)
 		}
-		// While the log takes no entry this loop stands still too.
-		a.waited(time.Since(now), 0, time.Now())
+		m.suspected(unreachable(v, m.opt.ReplicaID, of))
+		p := decide(v, node.LeaderID(), m.opt.ReplicaID, m.Policy().ExpelTimeout, of)
+		if p.appoint == 0 && len(p.expel) == 0 {
+			continue
+		}
+		select {
+		case <-free:
+			// Not here: while the log takes no entry, the others are listened to.
+			acting.Go(func() {
+				m.act(ctx, p)
+				free <- struct{}{}
+			})
+		default:
+		}
 	}
 }
 
-// expel reports a member OFFLINE. Without success it is tried again, if the
-// evidence still holds.
+// suspected notes who is suspected.
+func (m *Member) suspected(now map[uint64]uint64) {
+	before := m.suspects.Swap(&now)
+	for id := range now {
+		if before == nil || (*before)[id] != now[id] {
+			m.log.Warn().Uint64("member", id).Msg("this member does not answer: it is UNREACHABLE")
+		}
+	}
+	if before == nil {
+		return
+	}
+	for id := range *before {
+		if _, still := now[id]; !still {
+			m.log.Info().Uint64("member", id).Msg("this member is not UNREACHABLE any more")
+		}
+	}
+}
+
+// Unreachable says whether this member suspects another one, as it is in a view:
+// it has not been heard for a while.
+func (m *Member) Unreachable(x state.Member) bool {
+	s := m.suspects.Load()
+	return s != nil && x.Incarnation != 0 && (*s)[x.ID] == x.Incarnation && inGroup(&x)
+}
+
+// act carries out a plan. What fails is tried again, if the evidence still holds.
+func (m *Member) act(ctx context.Context, p plan) {
+	if p.appoint != 0 {
+		m.log.Warn().Uint64("to", p.appoint).Msg("the primary does not answer: appointing another one")
+		ctx, cancel := context.WithTimeout(ctx, 2*time.Second)
+		_, err := m.opt.Node.AppointPrimary(ctx, p.appoint, p.epoch)
+		cancel()
+		if err != nil && !errors.Is(err, consensus.ErrNotAppointed) {
+			m.log.Warn().Err(err).Uint64("to", p.appoint).Msg("could not appoint it")
+		}
+	}
+	for _, s := range p.expel {
+		m.expel(ctx, s)
+	}
+}
+
+// expel reports a member OFFLINE.
 func (m *Member) expel(ctx context.Context, s state.Member) {
 	m.log.Warn().Uint64("member", s.ID).Str("uuid", s.Info.UUID).Uint64("incarnation", s.Incarnation).
 		Msg("this member does not answer: reporting it OFFLINE")

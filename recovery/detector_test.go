@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"maps"
 	"path/filepath"
 	"slices"
 	"sync"
@@ -20,49 +21,81 @@ import (
 	"cohort/router"
 )
 
-func TestSuspects(t *testing.T) {
-	const limit = time.Second
+func TestDecide(t *testing.T) {
+	const expel = 5 * time.Second
 	view := func(states ...state.MemberState) *state.View {
-		v := &state.View{}
+		v := &state.View{Primary: 1, Epoch: 7}
 		for i, s := range states {
 			v.Members = append(v.Members, state.Member{ID: uint64(i) + 1, Incarnation: uint64(i) + 10, State: s})
 		}
 		return v
 	}
 	const on, rec, off, bad = state.StateOnline, state.StateRecovering, state.StateOffline, state.StateError
+	type seen map[uint64]evidence
 	dead := evidence{silent: time.Hour, refused: true}
+	ended := evidence{refused: true}
+	quiet, silent := evidence{silent: suspectSilence}, evidence{silent: suspectSilence + expel}
 	for name, c := range map[string]struct {
-		view   *state.View
-		leader uint64
-		of     map[uint64]evidence
-		want   []uint64
+		view         *state.View
+		leader, self uint64
+		of           seen
+		appoint      uint64
+		expel        []uint64
+		unreachable  []uint64
 	}{
-		"all well":            {view(on, on, on), 1, map[uint64]evidence{2: {silent: limit - 1}, 3: {}}, nil},
-		"silent":              {view(on, on, on), 1, map[uint64]evidence{2: {silent: limit}, 3: {}}, []uint64{2}},
-		"refused":             {view(on, on, on), 1, map[uint64]evidence{2: {}, 3: {refused: true}}, []uint64{3}},
-		"recovering":          {view(on, rec, on), 1, map[uint64]evidence{2: dead, 3: dead}, []uint64{2, 3}},
-		"gone already":        {view(on, off, bad), 1, map[uint64]evidence{2: dead, 3: dead}, nil},
-		"no evidence":         {view(on, on, on), 1, nil, nil},
-		"another one leads":   {view(on, on, on), 2, map[uint64]evidence{2: dead, 3: dead}, nil},
-		"nobody leads":        {view(on, on, on), 0, map[uint64]evidence{2: dead, 3: dead}, nil},
-		"never itself":        {view(on, on), 1, map[uint64]evidence{1: dead}, nil},
-		"a leader that votes": {view(off, on, on), 1, map[uint64]evidence{2: dead}, []uint64{2}},
+		"all well":                        {view: view(on, on, on), self: 1, of: seen{2: {silent: suspectSilence - 1}, 3: {}}},
+		"a secondary is suspected":        {view: view(on, on, on), self: 1, of: seen{2: quiet, 3: {}}, unreachable: []uint64{2}},
+		"it is silent for too long":       {view: view(on, on, on), self: 1, of: seen{2: silent, 3: {}}, unreachable: []uint64{2}, expel: []uint64{2}},
+		"it has ended":                    {view: view(on, on, on), self: 1, of: seen{2: {}, 3: ended}, unreachable: []uint64{3}, expel: []uint64{3}},
+		"the primary is suspected":        {view: view(on, on, on), self: 2, of: seen{1: quiet, 3: {}}, unreachable: []uint64{1}, appoint: 2},
+		"the primary has ended":           {view: view(on, on, on), self: 2, of: seen{1: ended, 3: {}}, unreachable: []uint64{1}, expel: []uint64{1}},
+		"and who would be elected":        {view: view(on, on, on), self: 3, of: seen{1: ended, 2: quiet}, unreachable: []uint64{1, 2}, appoint: 3, expel: []uint64{1}},
+		"both have ended":                 {view: view(on, on, on), self: 3, of: seen{1: ended, 2: ended}, unreachable: []uint64{1, 2}, expel: []uint64{1, 2}},
+		"both are suspected":              {view: view(on, on, on), self: 3, of: seen{1: quiet, 2: quiet}, unreachable: []uint64{1, 2}, appoint: 3},
+		"nobody could take over":          {view: view(on, rec, off), self: 2, of: seen{1: quiet}, unreachable: []uint64{1}},
+		"the leader cannot, another can":  {view: view(on, off, on), self: 2, of: seen{1: quiet, 3: {}}, unreachable: []uint64{1}, appoint: 3},
+		"a founder that never came":       {view: view(rec, on, on), self: 2, of: seen{1: quiet, 3: {}}, unreachable: []uint64{1}, appoint: 2},
+		"recovering":                      {view: view(on, rec, on), self: 1, of: seen{2: dead, 3: dead}, unreachable: []uint64{2, 3}, expel: []uint64{2, 3}},
+		"gone already":                    {view: view(on, off, bad), self: 1, of: seen{2: dead, 3: dead}},
+		"no evidence":                     {view: view(on, on, on), self: 1},
+		"another one leads":               {view: view(on, on, on), leader: 2, self: 1, of: seen{2: dead, 3: dead}, unreachable: []uint64{2, 3}},
+		"never itself":                    {view: view(on, on), self: 1, of: seen{1: dead}},
+		"a leader that is out of it":      {view: view(off, on, on), self: 1, of: seen{2: dead}, unreachable: []uint64{2}, expel: []uint64{2}},
+		"the primary leads and suspects":  {view: view(on, on, on), self: 1, of: seen{2: quiet, 3: quiet}, unreachable: []uint64{2, 3}},
+		"an OFFLINE primary is no matter": {view: view(off, off, off), self: 2, of: seen{1: dead, 3: dead}},
 	} {
 		t.Run(name, func(t *testing.T) {
-			var got []uint64
-			for _, m := range suspects(c.view, c.leader, 1, limit, func(m *state.Member) (evidence, bool) {
+			of := func(m *state.Member) (evidence, bool) {
 				e, ok := c.of[m.ID]
 				return e, ok
-			}) {
+			}
+			if c.leader == 0 {
+				c.leader = c.self
+			}
+			p := decide(c.view, c.leader, c.self, expel, of)
+			var got []uint64
+			for _, m := range p.expel {
 				got = append(got, m.ID)
 				if m.Incarnation != m.ID+9 {
 					t.Errorf("incarnation %d", m.Incarnation)
 				}
 			}
-			if !slices.Equal(got, c.want) {
-				t.Errorf("%v, want %v", got, c.want)
+			if !slices.Equal(got, c.expel) {
+				t.Errorf("expels %v, want %v", got, c.expel)
+			}
+			if p.appoint != c.appoint || p.appoint != 0 && p.epoch != 7 {
+				t.Errorf("appoints %d in %d, want %d", p.appoint, p.epoch, c.appoint)
+			}
+			if u := slices.Sorted(maps.Keys(unreachable(c.view, c.self, of))); !slices.Equal(u, c.unreachable) {
+				t.Errorf("unreachable %v, want %v", u, c.unreachable)
 			}
 		})
+	}
+	if p := decide(view(on, on, on), 0, 1, expel, func(*state.Member) (evidence, bool) { return dead, true }); p.appoint != 0 || len(p.expel) > 0 {
+		t.Errorf("nobody leads: %+v", p)
+	}
+	if p := decide(view(on, on, on), 1, 1, 0, func(*state.Member) (evidence, bool) { return quiet, true }); len(p.expel) != 2 {
+		t.Errorf("without a timeout: %+v", p)
 	}
 }
 
@@ -122,6 +155,7 @@ type watched struct {
 	store  *groupbinlog.Store
 	router *router.Router
 	ref    *router.NodeRef
+	member *Member
 	info   state.MemberInfo
 	stop   func() // the log, detector and channel
 	mute   func() // the channel only
@@ -129,7 +163,7 @@ type watched struct {
 
 // newWatched starts members that watch each other. mute is the member whose
 // channel is silent from its second heartbeat on, 0 for none.
-func newWatched(t *testing.T, size int, mute uint64) []*watched {
+func newWatched(t *testing.T, size int, mute uint64, policy Policy) []*watched {
 	addrs := map[uint64]string{}
 	for id := uint64(1); id <= uint64(size); id++ {
 		addrs[id] = ownAddress(t)
@@ -159,7 +193,8 @@ func newWatched(t *testing.T, size int, mute uint64) []*watched {
 			t.Fatal(err)
 		}
 		w.info.PeerAddress = srv.Addr().String()
-		m := &Member{opt: Options{ReplicaID: id, UUID: w.info.UUID, Node: w.node, Router: w.router}, log: zerolog.Nop()}
+		m := &Member{opt: Options{ReplicaID: id, UUID: w.info.UUID, Node: w.node, Router: w.router}, policy: policy, log: zerolog.Nop()}
+		w.member = m
 		ctx, cancel := context.WithCancel(context.Background())
 		sctx, scancel := context.WithCancel(ctx)
 		var wg, swg sync.WaitGroup
@@ -207,7 +242,7 @@ func (w *watched) sees(id uint64) state.MemberState {
 // The primary's process dies, and the log's leader with it: the others elect a
 // leader, which reports it OFFLINE, which elects another primary.
 func TestDetectorNoticesADeadProcess(t *testing.T) {
-	all := newWatched(t, 3, 0)
+	all := newWatched(t, 3, 0, Policy{})
 	if err := all[0].node.TransferLeader(t.Context(), 1); err != nil {
 		t.Fatal(err)
 	}
@@ -225,7 +260,7 @@ func TestDetectorNoticesADeadProcess(t *testing.T) {
 
 // A member whose channel is closed, while its log is well.
 func TestDetectorNoticesARefusedChannel(t *testing.T) {
-	all := newWatched(t, 3, 0)
+	all := newWatched(t, 3, 0, Policy{})
 	if err := all[1].node.TransferLeader(t.Context(), 2); err != nil {
 		t.Fatal(err)
 	}
@@ -239,10 +274,10 @@ func TestDetectorNoticesARefusedChannel(t *testing.T) {
 // A member that says nothing while its connections are up, as one that is
 // stopped: it is reported, can join anew, and is reported again.
 func TestDetectorNoticesSilence(t *testing.T) {
-	old := expelSilence
-	expelSilence = 4 * time.Second
-	t.Cleanup(func() { expelSilence = old }) // when the members have ended
-	all := newWatched(t, 3, 1)
+	old := suspectSilence
+	suspectSilence = 4 * time.Second
+	t.Cleanup(func() { suspectSilence = old }) // when the members have ended
+	all := newWatched(t, 3, 1, Policy{})
 	if err := all[1].node.TransferLeader(t.Context(), 2); err != nil {
 		t.Fatal(err)
 	}
@@ -259,5 +294,48 @@ func TestDetectorNoticesSilence(t *testing.T) {
 		if _, _, err := all[0].node.Join(t.Context(), all[0].info); err != nil {
 			t.Fatal(err)
 		}
+	}
+}
+
+// A suspicion costs a secondary nothing but the look of it, and a primary its
+// place, until the time to expel it has come.
+func TestSuspicionBeforeExpulsion(t *testing.T) {
+	for _, primary := range []bool{false, true} {
+		t.Run(fmt.Sprint("primary ", primary), func(t *testing.T) {
+			mute := uint64(3)
+			if primary {
+				mute = 1
+			}
+			all := newWatched(t, 3, mute, Policy{ExpelTimeout: time.Hour})
+			leader := all[1]
+			lead := func() {
+				if leader.node.LeaderID() == mute {
+					_ = leader.node.TransferLeader(t.Context(), 2)
+				}
+			}
+			is := func(w *watched) bool {
+				m, _ := w.node.View().Member(mute)
+				return w.member.Unreachable(m)
+			}
+			until(t, "UNREACHABLE", func() bool {
+				lead()
+				v := all[1].node.View()
+				return is(all[1]) && (!primary || v.Primary == 2 && v.Epoch == 2)
+			})
+			if s := all[1].sees(mute); s != state.StateOnline {
+				t.Fatalf("the log says that it is %s", s)
+			}
+			if is(all[mute-1]) {
+				t.Error("it suspects itself")
+			}
+			for _, w := range all {
+				w.member.ChangePolicy(func(p *Policy) { p.ExpelTimeout = 0 })
+			}
+			until(t, "expelled", func() bool {
+				lead()
+				return all[1].sees(mute) == state.StateOffline
+			})
+			until(t, "no member is UNREACHABLE", func() bool { return !is(all[1]) })
+		})
 	}
 }

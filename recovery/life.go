@@ -46,6 +46,11 @@ type life struct {
 	lastly atomic.Pointer[func(context.Context)]
 
 	feeding, marking bool // the feed channel runs; watermarks are reported
+
+	// writable: mysqld takes writes as the primary's, until another is appointed.
+	writable atomic.Bool
+	// reported: this life has told the group its end itself.
+	reported atomic.Bool
 }
 
 // connect opens what a life works with; disconnect closes it.
@@ -114,6 +119,9 @@ func (l *life) report(ctx context.Context, cause error) {
 	if errors.Is(cause, errReplaced) || errors.Is(cause, errExpelled) {
 		return // the next life follows at once
 	}
+	if l.reported.Swap(true) {
+		return
+	}
 	to := state.StateOffline
 	if errors.Is(cause, ErrDiverged) || errors.Is(cause, mysqld.ErrApplier) {
 		to = state.StateError
@@ -121,6 +129,7 @@ func (l *life) report(ctx context.Context, cause error) {
 	ctx, cancel := context.WithTimeout(ctx, 2*time.Second)
 	defer cancel()
 	if err := l.m.opt.Node.SetState(ctx, to); err != nil {
+		l.reported.Store(false)
 		l.log.Debug().Err(err).Msg("could not report the end of this life")
 	}
 }
@@ -314,6 +323,7 @@ func (l *life) waitFounded(ctx context.Context) error {
 func (l *life) serve(ctx context.Context) error {
 	g, ctx := errgroup.WithContext(ctx)
 	g.Go(func() error { return l.watch(ctx) })
+	g.Go(func() error { return l.pulse(ctx) })
 	g.Go(func() error {
 		if err := l.settle(ctx); err != nil {
 			return err

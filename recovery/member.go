@@ -18,6 +18,7 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
+	"sync"
 	"sync/atomic"
 	"time"
 
@@ -73,6 +74,8 @@ type Options struct {
 	Store  *groupbinlog.Store
 	// Router is told where verdicts go and what is visible.
 	Router *router.Router
+	// Policy is the first one; see Member.ChangePolicy.
+	Policy Policy
 	// Standby: the member joins at the first Start, not when it runs.
 	Standby bool
 	// UUID is the server_uuid that Router was made for.
@@ -100,6 +103,10 @@ type Member struct {
 	control    control
 	gaveUp     atomic.Bool // there will be no other life, see lives
 	lastErr    atomic.Pointer[error]
+	// suspects are the incarnations of members that are not heard, by id.
+	suspects atomic.Pointer[map[uint64]uint64]
+	policyMu sync.Mutex
+	policy   Policy
 }
 
 // New prepares a member: it opens its listeners and reads its password.
@@ -108,7 +115,7 @@ func New(opt Options) (*Member, error) {
 	if err != nil {
 		return nil, err
 	}
-	m := &Member{control: control{wanted: !opt.Standby, changed: make(chan struct{})}, opt: opt, log: opt.Logger, password: pw, compliance: newCompliance(opt.Router.LastDirect)}
+	m := &Member{policy: opt.Policy, control: control{wanted: !opt.Standby, changed: make(chan struct{})}, opt: opt, log: opt.Logger, password: pw, compliance: newCompliance(opt.Router.LastDirect)}
 	opt.Info.PeerToken = peer.NewToken()
 	m.peers, err = peer.NewServer(peer.Options{Addr: opt.PeerAddress, MemberID: opt.UUID, Token: opt.Info.PeerToken,
 		Source: opt.Router.Tracker(opt.ReplicaID), OnNotice: opt.Router.Prepared, Logger: m.log.With().Str("component", "peer").Logger()})

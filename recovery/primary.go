@@ -118,6 +118,7 @@ func (p *primary) open(ctx context.Context) error {
 	if err := p.exec(ctx, "SET GLOBAL super_read_only=OFF", "SET GLOBAL read_only=OFF"); err != nil {
 		return err
 	}
+	p.writable.Store(true)
 	return p.online(ctx)
 }
 

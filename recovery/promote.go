@@ -36,7 +36,9 @@ func (l *life) watch(ctx context.Context) error {
 		changed := l.m.opt.Router.Changed()
 		m, _ := l.m.opt.Node.View().Member(l.m.opt.ReplicaID)
 		switch {
+		case l.reported.Load(): // it ends for a reason of its own
 		case l.replaced():
+			l.writable.Store(false)
 			if f := l.lastly.Load(); f != nil {
 				(*f)(ctx)
 			}

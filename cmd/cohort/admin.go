@@ -32,6 +32,11 @@ type limiter interface {
 	SetTransactionSizeLimit(bytes int64)
 }
 
+// policyHolder is a member whose policy can be changed while it runs.
+type policyHolder interface {
+	ChangePolicy(change func(*recovery.Policy))
+}
+
 // Exec implements proxy.Admin.
 func (s *statusSource) Exec(ctx context.Context, who proxy.SessionInfo, st proxy.AdminStatement) (bool, error) {
 	switch st.Class {
@@ -154,6 +159,17 @@ func (s *statusSource) set(ctx context.Context, who proxy.SessionInfo, list []pr
 
 // applier returns what makes a new value count, nil where nothing does.
 func (s *statusSource) applier(ctx context.Context, name, text string) func() error {
+	if change := policyChange(name, text); change != nil {
+		h, ok := s.life.(policyHolder)
+		if !ok {
+			return nil
+		}
+		return func() error {
+			h.ChangePolicy(change)
+			s.remember(name, text)
+			return nil
+		}
+	}
 	n, err := strconv.ParseUint(text, 10, 63)
 	switch {
 	case err != nil:
@@ -175,6 +191,18 @@ func (s *statusSource) applier(ctx context.Context, name, text string) func() er
 				return nil
 			}
 		}
+	}
+	return nil
+}
+
+// policyChange is what a variable's new value means for the member's policy, nil
+// for nothing. text has been checked.
+func policyChange(name, text string) func(*recovery.Policy) {
+	n, _ := strconv.ParseUint(text, 10, 32)
+	seconds := time.Duration(n) * time.Second
+	switch name {
+	case "group_replication_member_expel_timeout":
+		return func(p *recovery.Policy) { p.ExpelTimeout = seconds }
 	}
 	return nil
 }

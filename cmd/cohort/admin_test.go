@@ -12,6 +12,7 @@ import (
 	"cohort/internal/sysvar"
 	"cohort/internal/wire"
 	"cohort/proxy"
+	"cohort/recovery"
 	"cohort/sqlparse"
 )
 
@@ -150,6 +151,11 @@ func (w *weighed) SetWeight(_ context.Context, n uint64) error {
 	return nil
 }
 
+// held is a policyHolder.
+type held struct{ policy recovery.Policy }
+
+func (h *held) ChangePolicy(change func(*recovery.Policy)) { change(&h.policy) }
+
 func TestSetVariables(t *testing.T) {
 	w := &weighed{}
 	s := &statusSource{cfg: config.Default(), life: w}
@@ -160,7 +166,7 @@ func TestSetVariables(t *testing.T) {
 	weight := func(scope, n string) proxy.Assignment {
 		return proxy.Assignment{Scope: scope, Name: "group_replication_member_weight", Value: num(n)}
 	}
-	expel := proxy.Assignment{Scope: "GLOBAL", Name: "group_replication_member_expel_timeout", Value: num("7")}
+	period := proxy.Assignment{Scope: "GLOBAL", Name: "group_replication_flow_control_period", Value: num("7")}
 	const denied = "1227 Access denied; you need (at least one of) the SUPER or "
 	for _, c := range []struct {
 		privileges string
@@ -172,7 +178,7 @@ func TestSetVariables(t *testing.T) {
 		{"SUPER", []proxy.Assignment{weight("SESSION", "71")}, "1229 Variable 'group_replication_member_weight' is a GLOBAL variable and should be set with SET GLOBAL"},
 		{"SUPER", []proxy.Assignment{weight("PERSIST", "71")}, "1235 This version of MySQL doesn't yet support 'SET PERSIST of group_replication_member_weight: change it in the member's configuration'"},
 		// All or nothing.
-		{"SUPER", []proxy.Assignment{weight("GLOBAL", "71"), expel}, "1235 This version of MySQL doesn't yet support 'SET of group_replication_member_expel_timeout: it has no effect before there is: expelling'"},
+		{"SUPER", []proxy.Assignment{weight("GLOBAL", "71"), period}, "1235 This version of MySQL doesn't yet support 'SET of group_replication_flow_control_period: it has no effect before there is: flow control'"},
 		{"SUPER", []proxy.Assignment{{Scope: "SESSION", Name: "group_replication_consistency", Value: str("before_on_primary_failover")}}, ""},
 		{"SYSTEM_VARIABLES_ADMIN", []proxy.Assignment{{Scope: "GLOBAL", Name: "group_replication_consistency", Value: str("AFTER")}}, denied + "GROUP_REPLICATION_ADMIN privilege(s) for this operation"},
 		{"SUPER", []proxy.Assignment{{Scope: "SESSION", Name: "group_replication_consistency", Value: str("AFTER")}}, "1235 This version of MySQL doesn't yet support 'SET of group_replication_consistency: it has no effect before there is: consistency levels'"},
@@ -186,6 +192,14 @@ func TestSetVariables(t *testing.T) {
 	}
 	if v, numeric, ok := s.Variable(t.Context(), proxy.SessionInfo{}, "group_replication_member_weight"); v != "70" || !numeric || !ok {
 		t.Errorf("the variable is %q", v)
+	}
+	h := &held{}
+	s.life = h
+	if got := set("SUPER", proxy.Assignment{Scope: "GLOBAL", Name: "group_replication_member_expel_timeout", Value: num("7")}); got != "" {
+		t.Error(got)
+	}
+	if h.policy.ExpelTimeout != 7*time.Second {
+		t.Errorf("%+v", h.policy)
 	}
 	s.life = nil
 	if got := set("SUPER", weight("GLOBAL", "71")); got == "" {

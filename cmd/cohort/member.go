@@ -88,6 +88,7 @@ func serve(ctx context.Context, cfg *config.Config, log zerolog.Logger) (err err
 		Socket: cfg.MysqldSocket, AdminUser: cfg.AdminUser, AdminPassword: cfg.AdminPassword,
 		Dir: cfg.DataDir, Info: info, FeedAddress: cfg.FeedAddress, PeerAddress: cfg.PeerListenAddress(),
 		BinlogSpace: int64(cfg.BinlogSpace), Members: len(seeds), Failed: failed,
+		Policy:  policy(cfg),
 		Standby: !cfg.StartOnBoot, CommitterConns: int(cfg.CommitterConnections), TransactionSizeLimit: int64(cfg.TransactionSizeLimit),
 		Node: node, Store: store, Router: rt, UUID: id.ServerUUID, ServerVersion: id.Version, Logger: logging.Component(log, "member"),
 	})
@@ -125,6 +126,11 @@ func serve(ctx context.Context, cfg *config.Config, log zerolog.Logger) (err err
 	log.Info().Str("clients", cfg.BindAddress).Str("http", cfg.HTTPAddress).Str("group", cfg.GroupName).
 		Uint64("replica", replica).Str("server_uuid", id.ServerUUID).Msg("member starting")
 	return g.Wait()
+}
+
+// policy is the one that the member begins with.
+func policy(cfg *config.Config) recovery.Policy {
+	return recovery.Policy{ExpelTimeout: cfg.MemberExpelTimeout}
 }
 
 // identify waits for mysqld to answer and reads who it is.

@@ -43,7 +43,7 @@ func (s *statusSource) status() httpapi.Status {
 		st.Backlog = st.LastOrdered - st.Applied
 	}
 	for _, m := range v.Members {
-		st.Members = append(st.Members, member(m, v.Primary))
+		st.Members = append(st.Members, member(m, v.Primary, s.member.Unreachable))
 		if m.ID == v.Primary {
 			st.Primary = m.Info.UUID
 		}
@@ -70,9 +70,14 @@ func (s *statusSource) self(v *state.View) httpapi.Self {
 	return self
 }
 
-func member(m state.Member, primary uint64) httpapi.Member {
+// member is m as this member sees it.
+func member(m state.Member, primary uint64, unreachable func(state.Member) bool) httpapi.Member {
 	host, port := hostPort(m.Info.ClientAddress)
-	return httpapi.Member{MemberID: m.Info.UUID, Host: host, Port: port, State: m.State.String(), Role: role(m.ID, primary),
+	seen := m.State.String()
+	if unreachable(m) {
+		seen = httpapi.Unreachable
+	}
+	return httpapi.Member{MemberID: m.Info.UUID, Host: host, Port: port, State: seen, Role: role(m.ID, primary),
 		Version: m.Info.MysqldVersion, MysqldAddress: m.Info.MysqldAddress}
 }
 

@@ -16,7 +16,7 @@ const applierChannel = "group_replication_applier"
 func (s *statusSource) Table(_ context.Context, _ proxy.SessionInfo, name string) (proxy.Table, bool) {
 	switch name {
 	case "replication_group_members":
-		return membersTable(s.node.View(), s.self(s.node.View())), true
+		return membersTable(s.node.View(), s.self(s.node.View()), s.member.Unreachable), true
 	case "replication_group_member_stats":
 		return s.statsTable(s.node.View()), true
 	}
@@ -25,7 +25,7 @@ func (s *statusSource) Table(_ context.Context, _ proxy.SessionInfo, name string
 
 // membersTable is performance_schema.replication_group_members: the members that
 // are in the group, or this one alone while it is not.
-func membersTable(v *state.View, self httpapi.Self) proxy.Table {
+func membersTable(v *state.View, self httpapi.Self, unreachable func(state.Member) bool) proxy.Table {
 	t := proxy.Table{Columns: []proxy.TableColumn{
 		{Name: "CHANNEL_NAME", CastType: "CHAR(64)"}, {Name: "MEMBER_ID", CastType: "CHAR(36)"},
 		{Name: "MEMBER_HOST", CastType: "CHAR(255)"}, {Name: "MEMBER_PORT", CastType: "SIGNED"},
@@ -40,7 +40,7 @@ func membersTable(v *state.View, self httpapi.Self) proxy.Table {
 		if m.State == state.StateOffline {
 			continue
 		}
-		x := member(m, v.Primary)
+		x := member(m, v.Primary, unreachable)
 		t.Rows = append(t.Rows, texts(applierChannel, x.MemberID, x.Host, strconv.Itoa(x.Port), x.State, x.Role, x.Version, "COHORT"))
 	}
 	return t

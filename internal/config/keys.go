@@ -70,9 +70,10 @@ type Config struct {
 	// meaning beyond being accepted.
 	MessageCacheSize uint64 `key:"group_replication_message_cache_size" def:"1073741824" min:"134217728" max:"18446744073709551615" unit:"bytes" live:"yes" later:"nothing: accepted so that a file can be moved over"`
 
-	// MemberExpelTimeout: How long a suspected member is waited for before it is
-	// expelled.
-	MemberExpelTimeout time.Duration `key:"group_replication_member_expel_timeout" def:"5" min:"0" max:"3600" unit:"seconds" live:"yes" later:"expelling"`
+	// MemberExpelTimeout: How long a member that has been silent for 1.5 s and is
+	// UNREACHABLE is waited for before it is expelled. A primary is replaced without
+	// waiting, and a member whose process has ended is not waited for.
+	MemberExpelTimeout time.Duration `key:"group_replication_member_expel_timeout" def:"5" min:"0" max:"3600" unit:"seconds" live:"yes"`
 
 	// UnreachableMajorityTimeout: How long a member without a majority waits
 	// before it takes its exit action. 0 means for ever.

@@ -3,9 +3,11 @@ package httpapi
 // The words that states and roles take, as MEMBER_STATE and MEMBER_ROLE of
 // performance_schema.replication_group_members.
 const (
-	Online    = "ONLINE"
-	Primary   = "PRIMARY"
-	Secondary = "SECONDARY"
+	Online      = "ONLINE"
+	Unreachable = "UNREACHABLE"
+	Error       = "ERROR"
+	Primary     = "PRIMARY"
+	Secondary   = "SECONDARY"
 )
 
 // Status is what /status shows: one member's view of the group and of itself.
@@ -49,6 +51,7 @@ type Self struct {
 
 // Member is one member of the view. Host and Port are where clients connect,
 // MysqldAddress is where members reach its mysqld.
+// State is UNREACHABLE where the member that answers does not hear it.
 type Member struct {
 	MemberID      string `json:"member_id"`
 	Host          string `json:"host"`
