@@ -3,6 +3,7 @@ package transport
 import (
 	"context"
 	"errors"
+	"net"
 	"os"
 	"sync"
 	"time"
@@ -152,9 +153,9 @@ func (l *link) run() {
 		c, err := l.t.connect(l.ctx, l.target, forMessages)
 		if err != nil {
 			l.set(nil, true)
-			if err.Error() != said && l.ctx.Err() == nil {
+			if why := reason(err); why != said && l.ctx.Err() == nil {
 				// Once for each different reason, not for each attempt.
-				said = err.Error()
+				said = why
 				log.Warn().Err(err).Msg("log connection: cannot connect; trying on")
 			}
 			limit := maxPause
@@ -183,6 +184,14 @@ func (l *link) run() {
 			pause = min(2*pause, maxRefusedPause)
 		}
 	}
+}
+
+// reason is an error's text without ports, which differ for each attempt.
+func reason(err error) string {
+	if op := (*net.OpError)(nil); errors.As(err, &op) {
+		return op.Op + ": " + op.Err.Error()
+	}
+	return err.Error()
 }
 
 func (l *link) sleep(d time.Duration) {
