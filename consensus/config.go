@@ -9,8 +9,10 @@ import (
 	"github.com/rs/zerolog"
 
 	"cohort/consensus/state"
+	"cohort/internal/allowlist"
 	"cohort/internal/binlog"
 	"cohort/internal/binlog/groupbinlog"
+	"cohort/internal/grouptls"
 )
 
 // Sentinel errors.
@@ -119,6 +121,13 @@ type Config struct {
 	// InitialMembers has the LocalAddress of every member by replica id, this
 	// one included; equal on all.
 	InitialMembers map[uint64]string
+	// TLS encrypts the connections to the other members; nil: it does not.
+	TLS *grouptls.Config
+	// Allowlist says which addresses may connect; nil: all.
+	Allowlist *allowlist.List
+	// Allowed is the fence: messages of a replica for which it is false are not
+	// taken. It is called for every frame and must be cheap. May be nil.
+	Allowed func(replica uint64) bool
 	// Store is the group binlog. New truncates it to what the state says. The
 	// caller closes it after the node.
 	Store GroupBinlog

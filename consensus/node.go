@@ -19,6 +19,7 @@ import (
 	"github.com/rs/zerolog"
 
 	"cohort/consensus/state"
+	"cohort/consensus/transport"
 	"cohort/internal/binlog/groupbinlog"
 )
 
@@ -132,6 +133,12 @@ func (n *Node) start() error {
 		MaxReceiveQueueSize: 64 << 20,
 	}
 	nhc.Expert.LogDBFactory = logDBFactory{}
+	nhc.Expert.TransportFactory = transport.NewFactory(transport.Options{
+		Group: cfg.GroupName, Shard: shardID, Replica: cfg.ReplicaID,
+		TLS: cfg.TLS, Allowlist: cfg.Allowlist, Allowed: cfg.Allowed,
+		Address: func(id uint64) (string, bool) { a, ok := cfg.InitialMembers[id]; return a, ok },
+		Logger:  cfg.Logger,
+	})
 	nhc.Expert.Engine = config.EngineConfig{ExecShards: 1, CommitShards: 1, ApplyShards: 1,
 		SnapshotShards: 1, CloseShards: 1}
 	nhc.Expert.LogDB = config.GetTinyMemLogDBConfig()
@@ -143,9 +150,9 @@ func (n *Node) start() error {
 	if err != nil {
 		return fmt.Errorf("consensus: %w", err)
 	}
-	if !nhc.MutualTLS {
-		n.log.Info().Str("address", cfg.LocalAddress).
-			Msg("the members' log connections have neither TLS nor authentication: only members may be able to reach this address")
+	if !cfg.TLS.Verifies() {
+		n.log.Info().Str("address", cfg.LocalAddress).Bool("encrypted", cfg.TLS != nil).
+			Msg("the members' log connections are not authenticated (group_replication_ssl_mode below VERIFY_CA): only members may be able to reach this address from the allowlist")
 	}
 	n.nh, n.session = nh, nh.GetNoOPSession(shardID)
 	members := make(map[uint64]dragonboat.Target, len(cfg.InitialMembers))
@@ -168,8 +175,8 @@ func (n *Node) start() error {
 	return nil
 }
 
-// deploymentID keeps groups of different names apart: dragonboat drops frames
-// of another deployment.
+// deploymentID keeps groups of different names apart a second time, after the
+// transport: dragonboat drops frames of another deployment.
 func deploymentID(group string) uint64 {
 	h := fnv.New64a()
 	h.Write([]byte("cohort group "))

@@ -1,0 +1,234 @@
+package transport
+
+import (
+	"bufio"
+	"context"
+	"crypto/tls"
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"time"
+
+	"github.com/lni/dragonboat/v4/raftpb"
+)
+
+// accept serves whoever connects until Close.
+func (t *Transport) accept() {
+	for {
+		c, err := t.ln.Accept()
+		if err != nil {
+			if t.ctx.Err() != nil || errors.Is(err, net.ErrClosed) {
+				return
+			}
+			// Out of file descriptors, or a connection that died in the queue:
+			// it passes.
+			t.o.Logger.Warn().Err(err).Msg("log connection: accept failed")
+			select {
+			case <-time.After(50 * time.Millisecond):
+			case <-t.ctx.Done():
+			}
+			continue
+		}
+		select {
+		case t.slots <- struct{}{}:
+		default:
+			t.o.Logger.Warn().Stringer("remote", c.RemoteAddr()).Msg("log connection: too many connections")
+			c.Close()
+			continue
+		}
+		if !t.spawn(func() { defer func() { <-t.slots }(); t.serve(c) }) {
+			c.Close()
+			return
+		}
+	}
+}
+
+// serve owns one accepted connection. Whatever goes wrong ends this one only.
+func (t *Transport) serve(nc net.Conn) {
+	defer nc.Close()
+	defer context.AfterFunc(t.ctx, func() { nc.Close() })()
+	log := t.o.Logger.With().Stringer("remote", nc.RemoteAddr()).Logger()
+	if t.o.Allowlist != nil {
+		// Before a byte is read.
+		if err := t.o.Allowlist.Check(t.ctx, nc.RemoteAddr()); err != nil {
+			log.Warn().Err(err).Msg("log connection: refused")
+			return
+		}
+	}
+	in, h, err := t.welcome(nc)
+	if err != nil {
+		if t.ctx.Err() == nil && !errors.Is(err, io.EOF) {
+			log.Warn().Err(err).Msg("log connection: refused")
+		}
+		return
+	}
+	log = log.With().Uint64("replica", h.replica).Str("address", h.address).Logger()
+	err = t.receive(in, h)
+	switch {
+	case t.ctx.Err() != nil:
+	case errors.Is(err, ErrFrame), errors.Is(err, errFenced):
+		log.Warn().Err(err).Msg("log connection: ended")
+	default:
+		log.Debug().Err(err).Msg("log connection: ended")
+	}
+}
+
+// inConn is a connection of a member that was let in.
+type inConn struct {
+	net.Conn
+	r *bufio.Reader
+}
+
+// welcome hears who connects and answers. All of it must be over within
+// handshakeTimeout, however slowly bytes arrive.
+func (t *Transport) welcome(nc net.Conn) (*inConn, hello, error) {
+	if err := nc.SetDeadline(time.Now().Add(handshakeTimeout)); err != nil {
+		return nil, hello{}, err
+	}
+	first := bufio.NewReaderSize(nc, readBuffer)
+	// What a TLS handshake begins with; a hello's length is less than 5 times 256.
+	b, err := first.Peek(1)
+	if err != nil {
+		return nil, hello{}, err
+	}
+	switch encrypted := b[0] == 22; {
+	case encrypted && t.o.TLS == nil:
+		return nil, hello{}, errors.New("it uses TLS and group_replication_ssl_mode is DISABLED here")
+	case !encrypted && t.o.TLS != nil:
+		nc.Write(appendReply(nil, "group_replication_ssl_mode is not DISABLED there"))
+		return nil, hello{}, errors.New("it does not use TLS, and group_replication_ssl_mode here wants it")
+	}
+	in := &inConn{Conn: nc, r: first}
+	var state *tls.ConnectionState
+	if t.o.TLS != nil {
+		c := tls.Server(&peeked{nc, first}, t.o.TLS.Server())
+		if err := c.Handshake(); err != nil {
+			return nil, hello{}, err
+		}
+		s := c.ConnectionState()
+		state = &s
+		in = &inConn{Conn: c, r: bufio.NewReaderSize(c, readBuffer)}
+	}
+	p, err := readBlock(in.r)
+	if err != nil {
+		return nil, hello{}, err
+	}
+	h, err := parseHello(p)
+	if err != nil {
+		return nil, hello{}, err
+	}
+	refusal := t.judge(h, state)
+	reason := ""
+	if refusal != nil {
+		reason = refusal.Error()
+	}
+	if _, err := in.Write(appendReply(nil, reason)); err != nil {
+		return nil, hello{}, err
+	}
+	if refusal != nil {
+		return nil, hello{}, refusal
+	}
+	return in, h, nc.SetDeadline(time.Time{})
+}
+
+// judge says why the other side is not let in.
+func (t *Transport) judge(h hello, state *tls.ConnectionState) error {
+	switch {
+	case h.version != version:
+		return fmt.Errorf("it speaks version %d of the protocol, this member %d", h.version, version)
+	case h.group != t.o.Group:
+		return fmt.Errorf("it is a member of group %q, this one of group %q", h.group, t.o.Group)
+	case h.replica == t.o.Replica:
+		return fmt.Errorf("it says that it is replica %d, as this member is", h.replica)
+	}
+	if state != nil {
+		host, _, err := net.SplitHostPort(h.address)
+		if err != nil {
+			return err
+		}
+		if err := t.o.TLS.VerifyHost(*state, host); err != nil {
+			return err
+		}
+	}
+	if !t.allowed(h.replica) {
+		return fenced(h.replica)
+	}
+	return t.checkClaim(h.replica, h.address)
+}
+
+var errFenced = errors.New("replica is not a member any more")
+
+func fenced(replica uint64) error { return fmt.Errorf("%w: %d", errFenced, replica) }
+
+// receive hands on what arrives until the connection ends.
+func (t *Transport) receive(in *inConn, h hello) error {
+	fr := &frameReader{r: in.r, sum: t.o.TLS == nil}
+	for {
+		typ, p, err := fr.next()
+		if err != nil {
+			return err
+		}
+		// A replica that is removed while its connection is up is fenced too.
+		if !t.allowed(h.replica) {
+			return fenced(h.replica)
+		}
+		answer := ack
+		switch {
+		case typ&^flagAsk == frameBatch && h.purpose == forMessages:
+			err = t.batch(p, h)
+		case typ == frameChunk|flagAsk && h.purpose == forChunks:
+			var taken bool
+			if taken, err = t.chunk(p, h); !taken {
+				answer = nack
+			}
+		default:
+			err = fmt.Errorf("%w: type %d", ErrFrame, typ)
+		}
+		if err != nil {
+			return err
+		}
+		if typ&flagAsk == 0 {
+			continue
+		}
+		if err := in.SetWriteDeadline(time.Now().Add(ackTimeout)); err != nil {
+			return err
+		}
+		if _, err := in.Write([]byte{answer}); err != nil {
+			return err
+		}
+	}
+}
+
+func (t *Transport) batch(p []byte, h hello) error {
+	var b raftpb.MessageBatch
+	if err := b.Unmarshal(p); err != nil {
+		return fmt.Errorf("%w: %w", ErrFrame, err)
+	}
+	if err := checkBatch(&b, t.o.Shard, h.replica); err != nil {
+		return err
+	}
+	b.SourceAddress = h.address // checked, see checkClaim
+	t.messages(b)
+	return nil
+}
+
+func (t *Transport) chunk(p []byte, h hello) (taken bool, err error) {
+	var c raftpb.Chunk
+	if err := c.Unmarshal(p); err != nil {
+		return false, fmt.Errorf("%w: %w", ErrFrame, err)
+	}
+	if err := checkChunk(&c, t.o.Shard, h.replica, t.o.Replica); err != nil {
+		return false, err
+	}
+	return t.chunks(c), nil
+}
+
+// peeked is a connection whose first bytes were read already.
+type peeked struct {
+	net.Conn
+	r io.Reader
+}
+
+// Read implements net.Conn.
+func (p *peeked) Read(b []byte) (int, error) { return p.r.Read(b) }
