@@ -29,14 +29,15 @@ const shardID = 1
 // Node is this member's part of the ordered log. New starts it, Run does its
 // chores, Close ends it. All methods are safe for concurrent use.
 type Node struct {
-	cfg     Config
-	log     zerolog.Logger
-	nh      *dragonboat.NodeHost
-	session *client.Session
-	machine *machine
-	leader  leadership
-	reads   readGroup
-	compact compactor
+	cfg      Config
+	log      zerolog.Logger
+	nh       *dragonboat.NodeHost
+	session  *client.Session
+	machine  *machine
+	leader   leadership
+	incoming incoming
+	reads    readGroup
+	compact  compactor
 
 	ctx    context.Context // ends with Close
 	cancel context.CancelFunc
@@ -133,12 +134,14 @@ func (n *Node) start() error {
 		MaxReceiveQueueSize: 64 << 20,
 	}
 	nhc.Expert.LogDBFactory = logDBFactory{}
-	nhc.Expert.TransportFactory = transport.NewFactory(transport.Options{
+	n.incoming.deployment = nhc.DeploymentID
+	n.incoming.TransportFactory = transport.NewFactory(transport.Options{
 		Group: cfg.GroupName, Shard: shardID, Replica: cfg.ReplicaID,
 		TLS: cfg.TLS, Allowlist: cfg.Allowlist, Allowed: cfg.Allowed,
 		Address: func(id uint64) (string, bool) { a, ok := cfg.InitialMembers[id]; return a, ok },
 		Logger:  cfg.Logger,
 	})
+	nhc.Expert.TransportFactory = &n.incoming
 	nhc.Expert.Engine = config.EngineConfig{ExecShards: 1, CommitShards: 1, ApplyShards: 1,
 		SnapshotShards: 1, CloseShards: 1}
 	nhc.Expert.LogDB = config.GetTinyMemLogDBConfig()

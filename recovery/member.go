@@ -164,6 +164,7 @@ func (m *Member) Run(ctx context.Context) error {
 	g.Go(func() error { return m.feed.Run(ctx) })
 	g.Go(func() error { return m.followPeers(ctx) })
 	g.Go(func() error { return m.detect(ctx) })
+	g.Go(func() error { return m.campaigns(ctx) })
 	g.Go(func() error { return m.lives(ctx) })
 	g.Go(func() error { return m.purge(ctx) })
 	return g.Wait()
