@@ -7,6 +7,8 @@ import (
 	"testing"
 	"time"
 
+	"github.com/rs/zerolog"
+
 	"cohort/consensus/state"
 	"cohort/internal/config"
 	"cohort/internal/sysvar"
@@ -155,6 +157,25 @@ func (w *weighed) SetWeight(_ context.Context, n uint64) error {
 type held struct{ policy recovery.Policy }
 
 func (h *held) ChangePolicy(change func(*recovery.Policy)) { change(&h.policy) }
+
+// What START and STOP answer when they fail; that they do is recovery's.
+func TestStartStopErrors(t *testing.T) {
+	s := &statusSource{log: zerolog.Nop()}
+	broken := errors.New("it broke")
+	busy := fmt.Errorf("wrapped: %w", recovery.ErrBusy)
+	for _, c := range []struct {
+		err  error
+		want uint16
+	}{
+		{s.startError(nil), 0}, {s.startError(recovery.ErrRunning), 3093}, {s.startError(busy), 3663}, {s.startError(broken), 3092},
+		{s.startError(context.DeadlineExceeded), 3092},
+		{s.stopError(nil), 0}, {s.stopError(busy), 3663}, {s.stopError(broken), 3663},
+	} {
+		if wire.ErrorCode(c.err) != c.want || (c.err == nil) != (c.want == 0) {
+			t.Errorf("%v, want %d", c.err, c.want)
+		}
+	}
+}
 
 func TestSetVariables(t *testing.T) {
 	w := &weighed{}

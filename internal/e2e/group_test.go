@@ -65,7 +65,27 @@ func startGroup(t *testing.T, mysqldOptions ...string) *group {
 	if g.Secondary, err = cluster.Secondary(g.Members); err != nil {
 		t.Fatal(err)
 	}
+	g.known(t)
 	return g
+}
+
+// known waits until every member shows that all are ONLINE: each knows it of itself
+// first.
+func (g *group) known(t *testing.T) {
+	t.Helper()
+	for _, m := range g.Members {
+		db := open(t, m.Through("app", ""), "")
+		eventually(t, func() error {
+			got, err := seen(t, db)
+			for _, other := range g.Members {
+				if !strings.HasPrefix(got[other.UUID], "ONLINE ") {
+					return fmt.Errorf("%s shows %v, %v", m.Name, got, err)
+				}
+			}
+			return err
+		})
+		_ = db.Close()
+	}
 }
 
 // keepLogs has every member's process write its stacks to its log and end, and
@@ -107,13 +127,14 @@ func (g *group) keepLogs(t *testing.T) {
 	})
 }
 
-// now asks the group for its members and picks one of them.
-func (g *group) now(ctx context.Context, pick func([]cluster.Member) (cluster.Member, error)) (cluster.Member, error) {
-	members, err := g.Status(ctx)
-	if err != nil {
-		return cluster.Member{}, err
-	}
-	return pick(members)
+// now asks the group for its members until it can pick one of them: a member that
+// does not answer at once shows no role.
+func (g *group) now(ctx context.Context, pick func([]cluster.Member) (cluster.Member, error)) (m cluster.Member, err error) {
+	err = g.awaitStatus(ctx, func(members []cluster.Member) (err error) {
+		m, err = pick(members)
+		return err
+	})
+	return m, err
 }
 
 // returned waits until all members are ONLINE and the one that was hit is a

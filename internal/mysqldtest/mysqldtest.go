@@ -95,7 +95,7 @@ func StartN(t testing.TB, n int, opts ...string) []*Server {
 		}
 		servers[i] = s
 		wg.Go(func() {
-			ctx, cancel := context.WithTimeout(context.Background(), 3*time.Minute)
+			ctx, cancel := context.WithTimeout(context.Background(), 5*time.Minute)
 			defer cancel()
 			if errs[i] = in.InitializeFromTemplate(ctx, s.opts); errs[i] == nil {
 				errs[i] = s.start(ctx)
@@ -175,7 +175,7 @@ func (s *Server) Kill(t testing.TB) {
 // Stop shuts the server down cleanly.
 func (s *Server) Stop(t testing.TB) {
 	t.Helper()
-	ctx, cancel := context.WithTimeout(context.Background(), time.Minute)
+	ctx, cancel := context.WithTimeout(context.Background(), 3*time.Minute)
 	defer cancel()
 	if err := s.proc.Stop(ctx); err != nil {
 		t.Fatalf("mysqldtest: %v", err)
@@ -193,7 +193,7 @@ func (s *Server) Restart(t testing.TB, opts ...string) {
 		s.opts.Settings = merge(smallSettings, opts)
 	}
 	s.opts.Port = s.Port
-	ctx, cancel := context.WithTimeout(context.Background(), 3*time.Minute)
+	ctx, cancel := context.WithTimeout(context.Background(), 5*time.Minute)
 	defer cancel()
 	if err := s.start(ctx); err != nil {
 		t.Fatalf("mysqldtest: %v", err)
@@ -236,7 +236,7 @@ func (s *Server) DB(t testing.TB) *sql.DB {
 // fails the test.
 func (s *Server) SQL(t testing.TB, stmts ...string) {
 	t.Helper()
-	ctx, cancel := context.WithTimeout(context.Background(), time.Minute)
+	ctx, cancel := context.WithTimeout(context.Background(), 3*time.Minute)
 	defer cancel()
 	c, err := s.DB(t).Conn(ctx)
 	if err != nil {
@@ -253,7 +253,7 @@ func (s *Server) SQL(t testing.TB, stmts ...string) {
 // Value returns the first column of the first row as text ("" for NULL).
 func (s *Server) Value(t testing.TB, query string, args ...any) string {
 	t.Helper()
-	ctx, cancel := context.WithTimeout(context.Background(), time.Minute)
+	ctx, cancel := context.WithTimeout(context.Background(), 3*time.Minute)
 	defer cancel()
 	var v sql.NullString
 	rows, err := s.DB(t).QueryContext(ctx, query, args...)

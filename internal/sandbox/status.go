@@ -49,7 +49,7 @@ const offline = "OFFLINE"
 
 // client asks members on the loopback interface; a proxy that the environment
 // names has no business there.
-var client = &http.Client{Timeout: 2 * time.Second, Transport: &http.Transport{DisableKeepAlives: true}}
+var client = &http.Client{Timeout: 5 * time.Second, Transport: &http.Transport{DisableKeepAlives: true}}
 
 // Status asks all members and looks at their processes.
 func (s *Sandbox) Status(ctx context.Context) []Member {
