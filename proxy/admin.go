@@ -85,6 +85,9 @@ func (s *session) account() (Account, error) {
 // that the client has its answer.
 func (s *session) administer(ctx context.Context, q *stmt) (done bool, err error) {
 	st := &q.st
+	if administers(st) && !s.inTransaction() {
+		s.rest() // or a change of the primary would wait for itself
+	}
 	switch {
 	case st.Class == sqlparse.StartGroup, st.Class == sqlparse.StopGroup:
 		return s.startStop(ctx, q)

@@ -73,6 +73,7 @@ type Server struct {
 	acc   *relay.Acceptor
 	watch *relay.Watch
 	calls callCache
+	gate  gate
 	// rebuilt counts sessions that were moved to another server.
 	rebuilt atomic.Uint64
 
@@ -124,7 +125,8 @@ func New(opt Options) (*Server, error) {
 			return nil, fmt.Errorf("proxy: listen for clients: %w", err)
 		}
 	}
-	return &Server{opt: opt, ln: ln, acc: acc, watch: relay.NewWatch(opt.WatchInterval), conns: make(map[net.Conn]func()), live: make(map[*session]struct{})}, nil
+	return &Server{opt: opt, ln: ln, acc: acc, watch: relay.NewWatch(opt.WatchInterval), conns: make(map[net.Conn]func()), live: make(map[*session]struct{}),
+		gate: gate{left: make(chan struct{}, 1)}}, nil
 }
 
 // Addr is the address clients connect to.
@@ -231,7 +233,14 @@ func (s *Server) refuse(ctx context.Context, nc net.Conn) {
 func (s *Server) client(ctx context.Context, nc net.Conn) {
 	log := s.opt.Logger.With().Str("client", nc.RemoteAddr().String()).Logger()
 	var backend Backend
+	ready := func() {}
+	defer func() { ready() }()
 	r, err := s.acc.Accept(ctx, nc, func(ctx context.Context) (net.Conn, error) {
+		done, err := s.gate.login(ctx)
+		if err != nil {
+			return nil, err
+		}
+		ready = sync.OnceFunc(done)
 		c, b, err := s.dial(ctx)
 		backend = b
 		return c, err
@@ -253,6 +262,7 @@ func (s *Server) client(ctx context.Context, nc net.Conn) {
 		s.mu.Lock()
 		delete(s.live, ss)
 		s.mu.Unlock()
+		s.gate.ended()
 	}()
 	if closed {
 		return
@@ -262,7 +272,7 @@ func (s *Server) client(ctx context.Context, nc net.Conn) {
 		BackendGone: func() { s.sessions.Go(ss.backendGone) },
 	})
 	defer w.Remove()
-	err = ss.serve(ctx)
+	err = ss.serve(ctx, ready)
 	switch {
 	case err == nil, errors.Is(err, errClose), relay.IsGone(err), errors.Is(err, net.ErrClosed):
 	case errors.Is(err, relay.ErrClient), errors.Is(err, ErrClientLost):

@@ -35,6 +35,11 @@ type session struct {
 	// where is backend and thread id for other goroutines.
 	where atomic.Pointer[place]
 	ctx   context.Context // of serve
+	// busy is since when, in ns, a command or a transaction of the session's runs, 0
+	// while none does; harmless: one that neither writes nor is a transaction. For
+	// other goroutines to read.
+	busy     atomic.Int64
+	harmless atomic.Bool
 
 	// What it takes to go on elsewhere, see rebuild.go.
 	kept         kept
@@ -111,8 +116,9 @@ func (s *session) info() SessionInfo {
 // maxKept is how much memory a session keeps between commands.
 const maxKept = 64 << 10
 
-// serve runs the session to its end.
-func (s *session) serve(ctx context.Context) (err error) {
+// serve runs the session to its end. ready is called once it takes commands.
+func (s *session) serve(ctx context.Context, ready func()) (err error) {
+	defer ready()
 	defer func() {
 		// A fault of ours ends this connection only.
 		if p := recover(); p != nil {
@@ -123,6 +129,7 @@ func (s *session) serve(ctx context.Context) (err error) {
 		return s.refuseAll(err)
 	}
 	s.since = time.Now()
+	ready()
 	for {
 		cmd, err := s.r.ReadCommand()
 		if err != nil {
@@ -142,6 +149,10 @@ func (s *session) one(ctx context.Context, cmd *relay.Command) error {
 		return ErrBackendLost
 	}
 	s.cmd, s.sent, s.prefix, s.answered, s.tries, s.cur = cmd, false, nil, false, 0, nil
+	if err := s.enter(ctx); err != nil {
+		return err
+	}
+	defer s.exit()
 	done, err := s.settle(ctx)
 	if !done && err == nil {
 		err = s.command(ctx)

@@ -110,6 +110,7 @@ func (s *session) run(ctx context.Context, q *stmt) error {
 
 func (s *session) dispatch(ctx context.Context, q *stmt) error {
 	st := q.effective()
+	s.harmless.Store(s.outside && !s.begins(st))
 	d := s.diag
 	if st.Class != sqlparse.Diagnostics {
 		s.diag = nil

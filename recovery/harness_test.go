@@ -60,6 +60,8 @@ type testGroup struct {
 	all   []*testMember
 	log   zerolog.Logger
 	apart []*testMember // stopped by alone
+	// clients are each member's; nil for none but those that the test makes itself.
+	clients func(id uint64) Sessions
 }
 
 // ownAddress is an address that stays free while its member is stopped.
@@ -78,6 +80,13 @@ func ownAddress(t testing.TB) string {
 func newGroup(t testing.TB, servers, voters int, opts ...string) *testGroup {
 	t.Helper()
 	g := &testGroup{t: t, addrs: map[uint64]string{}, log: zerolog.Nop()}
+	g.begin(servers, voters, opts...)
+	return g
+}
+
+func (g *testGroup) begin(servers, voters int, opts ...string) {
+	g.t.Helper()
+	t := g.t
 	if os.Getenv("COHORT_TEST_LOG") != "" {
 		g.log = zerolog.New(zerolog.ConsoleWriter{Out: os.Stderr, NoColor: true, TimeFormat: "05.000"}).With().Timestamp().Logger()
 	}
@@ -101,7 +110,6 @@ func newGroup(t testing.TB, servers, voters int, opts ...string) *testGroup {
 	for _, m := range g.servers() {
 		g.online(m)
 	}
-	return g
 }
 
 // primary is the member that the group appointed, and the first one before.
@@ -178,6 +186,9 @@ func (g *testGroup) start(m *testMember) {
 			Node: m.node, Store: m.store, Router: m.router, UUID: id.ServerUUID, ServerVersion: id.Version, Logger: log,
 			FeedAddress: "127.0.0.1:0", PeerAddress: "127.0.0.1:0"})
 		must(err)
+		if g.clients != nil {
+			m.member.SetSessions(g.clients(m.id))
+		}
 	}
 	done, node, member, rt := m.done, m.node, m.member, m.router
 	go func() {

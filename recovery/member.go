@@ -98,6 +98,10 @@ type Member struct {
 	// withheld says which numbers the feed leaves out; nil for none.
 	withheld atomic.Pointer[func(n uint64) bool]
 	subs     subscribers
+	// sessions are this member's clients, nil for none; holds is why they wait.
+	sessions  Sessions
+	holds     holds
+	switching atomic.Bool // this member changes the primary
 	// hasAccount: this process made the account. Only lives uses it.
 	hasAccount bool
 	control    control
@@ -115,10 +119,12 @@ func New(opt Options) (*Member, error) {
 	if err != nil {
 		return nil, err
 	}
-	m := &Member{policy: opt.Policy, control: control{wanted: !opt.Standby, changed: make(chan struct{})}, opt: opt, log: opt.Logger, password: pw, compliance: newCompliance(opt.Router.LastDirect)}
+	m := &Member{policy: opt.Policy, holds: holds{new: make(chan struct{}, 1)},
+		control: control{wanted: !opt.Standby, changed: make(chan struct{})}, opt: opt, log: opt.Logger, password: pw, compliance: newCompliance(opt.Router.LastDirect)}
 	opt.Info.PeerToken = peer.NewToken()
 	m.peers, err = peer.NewServer(peer.Options{Addr: opt.PeerAddress, MemberID: opt.UUID, Token: opt.Info.PeerToken,
-		Source: opt.Router.Tracker(opt.ReplicaID), OnNotice: opt.Router.Prepared, Logger: m.log.With().Str("component", "peer").Logger()})
+		Source: opt.Router.Tracker(opt.ReplicaID), OnNotice: opt.Router.Prepared,
+		Handlers: map[string]peer.Handler{methodHold: m.onHold}, Logger: m.log.With().Str("component", "peer").Logger()})
 	if err != nil {
 		return nil, fmt.Errorf("recovery: %w", err)
 	}
@@ -165,6 +171,7 @@ func (m *Member) Run(ctx context.Context) error {
 	g.Go(func() error { return m.followPeers(ctx) })
 	g.Go(func() error { return m.detect(ctx) })
 	g.Go(func() error { return m.campaigns(ctx) })
+	g.Go(func() error { return m.followHolds(ctx) })
 	g.Go(func() error { return m.lives(ctx) })
 	g.Go(func() error { return m.purge(ctx) })
 	return g.Wait()

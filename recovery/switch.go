@@ -2,8 +2,11 @@ package recovery
 
 import (
 	"context"
+	"encoding/json"
 	"errors"
 	"fmt"
+	"sync"
+	"time"
 
 	"cohort/consensus/state"
 )
@@ -19,33 +22,196 @@ var (
 // it applies them in a moment, while writes wait.
 const smallBacklog = 200
 
+const (
+	// longRunning is the age from which on a transaction is waited for before others
+	// have to wait.
+	longRunning = time.Second
+	// drainWindow is how long new transactions wait, at most, for those that run, if
+	// the caller has set no limit; then they go on and it is tried again later.
+	drainWindow = time.Second
+	retrySwitch = 500 * time.Millisecond
+	// catchUpWindow is how long they wait for the next primary to apply the last few
+	// transactions before it is appointed, with which it could not lag much longer.
+	catchUpWindow = time.Second
+	// readWindow is how long reads may take to their end.
+	readWindow = 200 * time.Millisecond
+)
+
+// errRunning: transactions would be lost if the primary changed now.
+var errRunning = errors.New("recovery: transactions are running")
+
 // SwitchPrimary makes the member with the server_uuid given the primary and
 // returns when it takes writes. It may be called on any member. The former
-// primary goes on taking writes until the other has nearly everything.
+// primary goes on taking writes until the other has nearly everything, and until
+// no transaction runs for long. Then new ones wait, wherever their clients are
+// connected, until those that run have ended and the other is the primary.
 func (m *Member) SwitchPrimary(ctx context.Context, target string) error {
-	var v *state.View
+	return m.switchPrimary(ctx, target, -1)
+}
+
+// SwitchPrimaryWithin waits for running transactions no longer than limit; then
+// they are rolled back. New ones wait meanwhile.
+func (m *Member) SwitchPrimaryWithin(ctx context.Context, target string, limit time.Duration) error {
+	return m.switchPrimary(ctx, target, max(limit, 0))
+}
+
+func (m *Member) switchPrimary(ctx context.Context, target string, limit time.Duration) error {
+	if !m.switching.CompareAndSwap(false, true) {
+		return ErrSwitching
+	}
+	defer m.switching.Store(false)
 	for {
-		v = m.opt.Node.View()
+		v := m.opt.Node.View()
 		t, ok := v.MemberByUUID(target)
 		switch {
 		case !ok:
 			return fmt.Errorf("%w: the group has no member %s", ErrTarget, target)
 		case t.State != state.StateOnline:
 			return fmt.Errorf("%w: %s is %s", ErrTarget, target, t.State)
-		}
-		if v.Primary == t.ID {
+		case v.Primary == t.ID:
 			return m.waitOpen(ctx, t.ID, v.Epoch)
 		}
+		wait := pollBehind
 		if m.opt.Router.Tracker(t.ID).Low()+smallBacklog >= m.opt.Node.LastN() {
-			if _, err := m.opt.Node.AppointPrimary(ctx, t.ID, v.Epoch); err != nil {
-				return fmt.Errorf("appoint %s: %w", target, err)
+			c := &change{m: m, by: fmt.Sprintf("%s/%x", m.opt.UUID, randomBytes(8)), view: v, deaf: make(map[uint64]bool)}
+			err := c.attempt(ctx, t, limit)
+			if err == nil {
+				return m.waitOpen(ctx, t.ID, v.Epoch+1)
 			}
-			return m.waitOpen(ctx, t.ID, v.Epoch+1)
+			if !errors.Is(err, errRunning) {
+				return err
+			}
+			wait = retrySwitch
 		}
-		if err := pause(ctx, pollBehind); err != nil {
-			return fmt.Errorf("%s has not applied enough: %w", target, err)
+		if err := pause(ctx, wait); err != nil {
+			return fmt.Errorf("%s cannot be appointed yet: %w", target, err)
 		}
 	}
+}
+
+// change is one attempt to make another member the primary.
+type change struct {
+	m    *Member
+	by   string
+	view *state.View
+
+	mu   sync.Mutex
+	deaf map[uint64]bool // did not answer
+}
+
+// attempt holds everybody's clients, waits for what runs, and appoints. limit below
+// 0 is none: then nothing that runs is lost, and it fails with errRunning instead.
+//
+// Whatever happens here nobody waits for ever: a hold ends with the epoch, with the
+// request that ends it, or with its lease.
+func (c *change) attempt(ctx context.Context, t state.Member, limit time.Duration) (err error) {
+	m, window := c.m, limit
+	if limit < 0 {
+		window = drainWindow
+		if a := c.askAll(ctx, holdRequest{Look: true}); a.Oldest > longRunning {
+			return errRunning
+		}
+	}
+	began := time.Now()
+	end := began.Add(window)
+	defer func() {
+		if err != nil {
+			ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), holdCall)
+			defer cancel()
+			c.askAll(ctx, holdRequest{})
+		}
+	}()
+	if a := c.ask(ctx, c.view.Primary, holdRequest{Hold: true}); a.Busy {
+		// Of two changes at a time the one that the primary hears of first goes on.
+		return ErrSwitching
+	}
+	for {
+		wait := min(max(time.Until(end), 0), holdCall)
+		a := c.askAll(ctx, holdRequest{Hold: true, Wait: wait})
+		switch {
+		case a.Busy:
+			return ErrSwitching
+		case ctx.Err() != nil:
+			return context.Cause(ctx)
+		case a.Running > 0 && time.Now().Before(end):
+			continue
+		case a.Running > 0 && limit < 0:
+			return errRunning
+		case a.Running > 0:
+			m.log.Warn().Int("transactions", a.Running).Dur("limit", limit).Msg("the primary changes although transactions run: they are rolled back")
+		}
+		break
+	}
+	tracker := m.opt.Router.Tracker(t.ID)
+	for end := time.Now().Add(catchUpWindow); tracker.Low() < m.opt.Node.LastN() && time.Now().Before(end); {
+		if err := pause(ctx, time.Millisecond); err != nil {
+			return err
+		}
+	}
+	if a := c.askAll(ctx, holdRequest{Hold: true, All: true, Wait: readWindow}); a.Busy {
+		return ErrSwitching
+	}
+	if now, _ := m.opt.Node.View().Member(t.ID); now.State != state.StateOnline {
+		return fmt.Errorf("%w: %s is %s", ErrTarget, t.Info.UUID, now.State)
+	}
+	m.log.Info().Dur("drained", time.Since(began)).Str("primary", t.Info.UUID).Msg("appointing another primary")
+	if _, err := m.opt.Node.AppointPrimary(ctx, t.ID, c.view.Epoch); err != nil {
+		return fmt.Errorf("appoint %s: %w", t.Info.UUID, err)
+	}
+	return nil
+}
+
+// askAll asks every member of the view at a time and puts their answers together.
+func (c *change) askAll(ctx context.Context, q holdRequest) (sum holdAnswer) {
+	var wg sync.WaitGroup
+	var mu sync.Mutex
+	for _, member := range c.view.Members {
+		if member.State != state.StateOnline && member.State != state.StateRecovering {
+			continue
+		}
+		wg.Go(func() {
+			a := c.ask(ctx, member.ID, q)
+			mu.Lock()
+			defer mu.Unlock()
+			sum.Running += a.Running
+			sum.Oldest = max(sum.Oldest, a.Oldest)
+			sum.Busy = sum.Busy || a.Busy
+		})
+	}
+	wg.Wait()
+	return sum
+}
+
+// ask asks one member. One that does not answer is left out from then on: its clients
+// see what they would without a hold.
+func (c *change) ask(ctx context.Context, id uint64, q holdRequest) (a holdAnswer) {
+	q.By, q.Epoch = c.by, c.view.Epoch
+	if id == c.m.opt.ReplicaID {
+		return c.m.hold(ctx, q)
+	}
+	c.mu.Lock()
+	deaf := c.deaf[id] && q.Hold
+	c.mu.Unlock()
+	s := c.m.subs.get(id)
+	if deaf || s == nil {
+		return a
+	}
+	within, cancel := context.WithTimeout(ctx, q.Wait+holdCall)
+	defer cancel()
+	payload, err := json.Marshal(q)
+	if err == nil {
+		payload, err = s.Call(within, methodHold, payload)
+	}
+	if err == nil {
+		err = json.Unmarshal(payload, &a)
+	}
+	if err != nil && ctx.Err() == nil {
+		c.m.log.Info().Err(err).Uint64("member", id).Msg("a member's clients do not wait for the change of the primary")
+		c.mu.Lock()
+		defer c.mu.Unlock()
+		c.deaf[id] = true
+	}
+	return a
 }
 
 // waitOpen waits until a member is open as the primary of an epoch.

@@ -101,6 +101,7 @@ func serve(ctx context.Context, cfg *config.Config, log zerolog.Logger) (err err
 	if err != nil {
 		return errors.Join(err, member.Close())
 	}
+	member.SetSessions(front)
 	g.Go(func() error { return node.Run(ctx) })
 	g.Go(func() error { return member.Run(ctx) })
 	g.Go(func() error { return front.Run(ctx) })
