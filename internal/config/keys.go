@@ -95,12 +95,13 @@ type Config struct {
 	// encrypted in this release, whatever this says: use a network you trust.
 	SSLMode string `key:"group_replication_ssl_mode" def:"REQUIRED" enum:"DISABLED,REQUIRED,VERIFY_CA,VERIFY_IDENTITY" live:"no" later:"TLS and allowlists between members"`
 
-	// RecoveryRetryCount: How many times a joining member tries donors.
-	RecoveryRetryCount uint64 `key:"group_replication_recovery_retry_count" def:"10" min:"0" max:"31536000" unit:"tries" live:"yes" later:"distributed recovery"`
+	// RecoveryRetryCount: How many attempts to fetch what the ordered log no
+	// longer holds from other members may fail in a row before this member gives
+	// up and is in ERROR. 0 counts as 1.
+	RecoveryRetryCount uint64 `key:"group_replication_recovery_retry_count" def:"10" min:"0" max:"31536000" unit:"tries" live:"yes"`
 
-	// RecoveryReconnectInterval: The pause between two rounds through all
-	// donors.
-	RecoveryReconnectInterval time.Duration `key:"group_replication_recovery_reconnect_interval" def:"60" min:"0" max:"31536000" unit:"seconds" live:"yes" later:"distributed recovery"`
+	// RecoveryReconnectInterval: The pause after every donor was tried.
+	RecoveryReconnectInterval time.Duration `key:"group_replication_recovery_reconnect_interval" def:"60" min:"0" max:"31536000" unit:"seconds" live:"yes"`
 
 	// RecoveryUseSSL: Use TLS towards a donor.
 	RecoveryUseSSL bool `key:"group_replication_recovery_use_ssl" def:"ON" live:"yes" later:"distributed recovery"`
@@ -294,6 +295,11 @@ type Config struct {
 	// are removed. What a member has not applied yet stays, however large it
 	// gets. 0 keeps everything.
 	BinlogSpace uint64 `key:"cohort_binlog_space" def:"10737418240" min:"0" max:"1125899906842624" unit:"bytes" live:"no"`
+
+	// LogSpace: How much of the ordered log is kept for members that are away. One
+	// that was away for longer fetches what it lacks from the group binlog of
+	// another member.
+	LogSpace uint64 `key:"cohort_log_space" def:"1073741824" min:"8388608" max:"1099511627776" unit:"bytes" live:"no"`
 
 	// SSLCert: The certificate file shown to clients. Empty: a self-signed one
 	// is generated in the data directory. Give cohort_ssl_key with it.
