@@ -37,8 +37,7 @@ func (g *testGroup) outlive(applied uint64, others ...*testMember) {
 
 // A member whose process and mysqld were away until the log was compacted beyond
 // it fetches from another member's group binlog what it lacks, and is a member as
-// before: in the middle of the fetch its process ends once more, and one of the two
-// that could be its donor is gone.
+// before, though its process ends once more during the fetch.
 func TestMemberWasAwayForTooLong(t *testing.T) {
 	g := newGroupKeeping(t, 8<<20, 3, 0)
 	g.ddl("CREATE DATABASE d", "CREATE TABLE d.away (id INT PRIMARY KEY, pad LONGTEXT)")
