@@ -2,6 +2,7 @@ package recovery
 
 import (
 	"context"
+	"crypto/tls"
 	"errors"
 	"fmt"
 	"io"
@@ -36,7 +37,9 @@ type DonorOptions struct {
 	ReconnectInterval time.Duration
 	// RowsTimeout is how long a donor may be silent; 0: peer.DefaultRowsTimeout.
 	RowsTimeout time.Duration
-	Logger      zerolog.Logger
+	// TLS is that of the members' channel; nil: none.
+	TLS    *tls.Config
+	Logger zerolog.Logger
 }
 
 // Donors brings this member, from the group binlogs of others, the transactions
@@ -214,7 +217,7 @@ func (f *rowFetch) from(ctx context.Context, m state.Member) error {
 	log.Info().Str("addr", m.Info.PeerAddress).Uint64("first", f.done+1).Uint64("last", f.want.Upto).Msg("distributed recovery: fetching transactions")
 	said := time.Now()
 	return peer.FetchRows(ctx, peer.Fetch{Donor: targetOf(&m), Self: f.d.opt.UUID, After: f.done, To: f.want.Upto,
-		SubscriberOptions: peer.SubscriberOptions{RowsTimeout: f.d.opt.RowsTimeout, Logger: log},
+		SubscriberOptions: peer.SubscriberOptions{RowsTimeout: f.d.opt.RowsTimeout, TLS: f.d.opt.TLS, Logger: log},
 		Take: func(r peer.Row, body io.Reader) error {
 			if err := f.take(consensus.Row(r), body); err != nil {
 				return err
