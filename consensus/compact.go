@@ -82,3 +82,14 @@ func (n *Node) runCompaction(ctx context.Context) {
 		}
 	}
 }
+
+// LogBegins returns the index of the oldest entry that this member's log has: who
+// has applied less is sent a snapshot.
+func (n *Node) LogBegins() uint64 {
+	r, err := n.nh.GetLogReader(shardID)
+	if err != nil {
+		return 0
+	}
+	first, _ := r.GetRange()
+	return first
+}

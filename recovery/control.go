@@ -170,6 +170,9 @@ func (m *Member) Start(ctx context.Context) error {
 	joined := make(chan error, 1)
 	c.joined = joined
 	m.gaveUp.Store(false)
+	if m.opt.Donors != nil {
+		m.opt.Donors.Retry()
+	}
 	c.set(true)
 	c.mu.Unlock()
 	ctx, cancel := context.WithTimeoutCause(ctx, startLimit, errors.New("recovery: the group did not order the join in time; has it a majority?"))

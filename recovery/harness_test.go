@@ -5,10 +5,12 @@ import (
 	"database/sql"
 	"errors"
 	"fmt"
+	"io"
 	"net"
 	"os"
 	"path/filepath"
 	"strings"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -47,6 +49,9 @@ type testMember struct {
 	router *router.Router
 	member *Member
 	uuid   string // server_uuid
+	// donors and rows are those of the present process: rows that were fetched.
+	donors *Donors
+	rows   *atomic.Uint64
 	cancel context.CancelFunc
 	done   chan struct{}
 }
@@ -62,6 +67,8 @@ type testGroup struct {
 	apart []*testMember // stopped by alone
 	// clients are each member's; nil for none but those that the test makes itself.
 	clients func(id uint64) Sessions
+	// logSpace is how much of the log is kept, 0 for the default.
+	logSpace uint64
 }
 
 // ownAddress is an address that stays free while its member is stopped.
@@ -80,6 +87,14 @@ func ownAddress(t testing.TB) string {
 func newGroup(t testing.TB, servers, voters int, opts ...string) *testGroup {
 	t.Helper()
 	g := &testGroup{t: t, addrs: map[uint64]string{}, log: zerolog.Nop()}
+	g.begin(servers, voters, opts...)
+	return g
+}
+
+// newGroupKeeping is newGroup with members that keep so much of the log.
+func newGroupKeeping(t testing.TB, logSpace uint64, servers, voters int, opts ...string) *testGroup {
+	t.Helper()
+	g := &testGroup{t: t, addrs: map[uint64]string{}, log: zerolog.Nop(), logSpace: logSpace}
 	g.begin(servers, voters, opts...)
 	return g
 }
@@ -172,9 +187,11 @@ func (g *testGroup) start(m *testMember) {
 		opt.SelfUUID, opt.Socket, m.uuid = id.ServerUUID, m.db.Socket, id.ServerUUID
 	}
 	m.router = router.New(opt)
+	m.donors = NewDonors(DonorOptions{ReplicaID: m.id, UUID: m.uuid, RetryCount: 10, ReconnectInterval: time.Second, Logger: log})
+	m.rows = new(atomic.Uint64)
 	m.node, err = consensus.New(consensus.Config{Dir: filepath.Join(m.dir, "log"), GroupName: groupName, ReplicaID: m.id,
 		LocalAddress: g.addrs[m.id], InitialMembers: g.addrs, Store: m.store, Observer: m.router, Logger: log.Level(zerolog.WarnLevel),
-		FollowPrimary: true, ElectionRTT: 50, HeartbeatRTT: 5})
+		FollowPrimary: true, ElectionRTT: 50, HeartbeatRTT: 5, Rows: counted{m.donors, m.rows}, RetainLogBytes: g.logSpace})
 	must(err)
 	ref.Set(m.node)
 	ctx, cancel := context.WithCancel(context.Background())
@@ -183,7 +200,7 @@ func (g *testGroup) start(m *testMember) {
 	if m.db != nil {
 		m.member, err = New(Options{ReplicaID: m.id, GroupName: groupName, Bootstrap: m.id == 1, Socket: m.db.Socket, AdminUser: "root",
 			Dir: m.dir, Info: state.MemberInfo{UUID: id.ServerUUID, MysqldAddress: m.db.Addr}, CommitterConns: 8,
-			Node: m.node, Store: m.store, Router: m.router, UUID: id.ServerUUID, ServerVersion: id.Version, Logger: log,
+			Node: m.node, Store: m.store, Donors: m.donors, Router: m.router, UUID: id.ServerUUID, ServerVersion: id.Version, Logger: log,
 			FeedAddress: "127.0.0.1:0", PeerAddress: "127.0.0.1:0"})
 		must(err)
 		if g.clients != nil {
@@ -217,6 +234,22 @@ func (g *testGroup) start(m *testMember) {
 		}
 		<-stopped
 	}()
+}
+
+// counted counts the rows that a source brings.
+type counted struct {
+	consensus.RowSource
+	rows *atomic.Uint64
+}
+
+func (c counted) Fetch(ctx context.Context, want consensus.RowRange, take func(consensus.Row, io.Reader) error) error {
+	return c.RowSource.Fetch(ctx, want, func(r consensus.Row, b io.Reader) error {
+		err := take(r, b)
+		if err == nil {
+			c.rows.Add(1)
+		}
+		return err
+	})
 }
 
 // stop ends a member's process. Its mysqld sees what a kill would show it: the

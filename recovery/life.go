@@ -290,7 +290,10 @@ func (l *life) join(ctx context.Context) error {
 	info := o.Info
 	info.UUID, info.ServerVersion, info.MysqldVersion = l.id.ServerUUID, uint64(l.id.Number), l.id.Version
 	var epoch uint64
-	if l.incarnation, epoch, err = o.Node.Join(ctx, info); err != nil {
+	told := l.m.tellFetch(ctx)
+	l.incarnation, epoch, err = o.Node.Join(ctx, info)
+	told()
+	if err != nil {
 		return fmt.Errorf("order this member's incarnation: %w", err)
 	}
 	v := o.Node.View()

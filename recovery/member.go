@@ -72,6 +72,8 @@ type Options struct {
 	Failed func(error)
 	Node   *consensus.Node
 	Store  *groupbinlog.Store
+	// Donors is Node's RowSource; nil: none.
+	Donors *Donors
 	// Router is told where verdicts go and what is visible.
 	Router *router.Router
 	// Policy is the first one; see Member.ChangePolicy.
@@ -123,7 +125,7 @@ func New(opt Options) (*Member, error) {
 		control: control{wanted: !opt.Standby, changed: make(chan struct{})}, opt: opt, log: opt.Logger, password: pw, compliance: newCompliance(opt.Router.LastDirect)}
 	opt.Info.PeerToken = peer.NewToken()
 	m.peers, err = peer.NewServer(peer.Options{Addr: opt.PeerAddress, MemberID: opt.UUID, Token: opt.Info.PeerToken,
-		Source: opt.Router.Tracker(opt.ReplicaID), OnNotice: opt.Router.Prepared,
+		Source: opt.Router.Tracker(opt.ReplicaID), OnNotice: opt.Router.Prepared, Rows: opt.Store,
 		Handlers: map[string]peer.Handler{methodHold: m.onHold}, Logger: m.log.With().Str("component", "peer").Logger()})
 	if err != nil {
 		return nil, fmt.Errorf("recovery: %w", err)

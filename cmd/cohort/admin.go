@@ -183,6 +183,18 @@ func (s *statusSource) applier(ctx context.Context, name, text string) func() er
 				return nil
 			}
 		}
+	case name == "group_replication_recovery_retry_count" && s.donors != nil:
+		return func() error {
+			s.donors.SetRetryCount(n)
+			s.remember(name, text)
+			return nil
+		}
+	case name == "group_replication_recovery_reconnect_interval" && s.donors != nil:
+		return func() error {
+			s.donors.SetReconnectInterval(time.Duration(n) * time.Second)
+			s.remember(name, text)
+			return nil
+		}
 	case name == "group_replication_transaction_size_limit":
 		if l, ok := s.life.(limiter); ok {
 			return func() error {

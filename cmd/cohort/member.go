@@ -71,11 +71,13 @@ func serve(ctx context.Context, cfg *config.Config, log zerolog.Logger) (err err
 	if threshold == 0 {
 		threshold = -1
 	}
+	donors := recovery.NewDonors(recovery.DonorOptions{ReplicaID: replica, UUID: id.ServerUUID, RetryCount: cfg.RecoveryRetryCount,
+		ReconnectInterval: cfg.RecoveryReconnectInterval, Logger: logging.Component(log, "recovery")})
 	node, err := consensus.New(consensus.Config{
 		Dir: filepath.Join(cfg.DataDir, "log"), GroupName: cfg.GroupName, ReplicaID: replica, LocalAddress: cfg.LocalAddress,
 		InitialMembers: seeds, Store: store, Observer: observers{rt, stats}, Logger: logging.Component(log, "consensus"),
 		CompressionThreshold: threshold, FragmentSize: int(cfg.FragmentSize(consensus.DefaultFragmentSize)), FollowPrimary: true,
-		OnFatal: failed,
+		OnFatal: failed, Rows: donors, RetainLogBytes: cfg.LogSpace,
 	})
 	if err != nil {
 		return err
@@ -90,12 +92,12 @@ func serve(ctx context.Context, cfg *config.Config, log zerolog.Logger) (err err
 		BinlogSpace: int64(cfg.BinlogSpace), Members: len(seeds), Failed: failed,
 		Policy:  policy(cfg),
 		Standby: !cfg.StartOnBoot, CommitterConns: int(cfg.CommitterConnections), TransactionSizeLimit: int64(cfg.TransactionSizeLimit),
-		Node: node, Store: store, Router: rt, UUID: id.ServerUUID, ServerVersion: id.Version, Logger: logging.Component(log, "member"),
+		Node: node, Store: store, Donors: donors, Router: rt, UUID: id.ServerUUID, ServerVersion: id.Version, Logger: logging.Component(log, "member"),
 	})
 	if err != nil {
 		return err
 	}
-	st := &statusSource{cfg: cfg, info: info, replica: replica, node: node, router: rt, member: member, stats: stats, life: member,
+	st := &statusSource{cfg: cfg, info: info, replica: replica, node: node, router: rt, member: member, donors: donors, stats: stats, life: member,
 		log: logging.Component(log, "admin")}
 	front, err := newProxy(cfg, st, rt, member.Compliance(), log)
 	if err != nil {
@@ -176,6 +178,15 @@ func describe(cfg *config.Config, id mysqld.Identity) (state.MemberInfo, error) 
 
 // observers are told one after the other; none changes what it is told.
 type observers []consensus.Observer
+
+// Skipped implements consensus.SkipObserver.
+func (os observers) Skipped() {
+	for _, o := range os {
+		if s, ok := o.(consensus.SkipObserver); ok {
+			s.Skipped()
+		}
+	}
+}
 
 // Ordered implements consensus.Observer.
 func (os observers) Ordered(ds []state.Decision) {

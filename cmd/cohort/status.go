@@ -25,6 +25,7 @@ type statusSource struct {
 	node    *consensus.Node
 	router  *router.Router
 	member  *recovery.Member
+	donors  *recovery.Donors
 	stats   *groupstats.Counter
 	// life is member, for what it may or may not be able to do.
 	life any
@@ -54,6 +55,9 @@ func (s *statusSource) status() httpapi.Status {
 	if err := s.member.LastError(); err != nil && !st.Serving {
 		st.Reason = err.Error()
 	}
+	if f := s.member.Fetch(); f.Err != nil {
+		st.Reason = f.Err.Error()
+	}
 	return st
 }
 
@@ -62,6 +66,13 @@ func (s *statusSource) self(v *state.View) httpapi.Self {
 	self := httpapi.Self{MemberID: s.info.UUID, Host: host, Port: port, State: state.StateOffline.String()}
 	if m, ok := v.Member(s.replica); ok && s.member.Wanted() {
 		self.State, self.Role = m.State.String(), role(m.ID, v.Primary)
+	}
+	switch f := s.member.Fetch(); {
+	case !s.member.Wanted():
+	case f.Err != nil:
+		self.State, self.Role = state.StateError.String(), ""
+	case f.Fetching: // the view is that of long ago
+		self.State, self.Role = state.StateRecovering.String(), httpapi.Secondary
 	}
 	// The view may lag behind what this process knows of its own mysqld.
 	if self.State == httpapi.Online && !s.member.Ready() {

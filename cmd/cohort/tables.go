@@ -37,10 +37,13 @@ func membersTable(v *state.View, self httpapi.Self, unreachable func(state.Membe
 		return t
 	}
 	for _, m := range v.Members {
-		if m.State == state.StateOffline {
+		if m.State == state.StateOffline && m.Info.UUID != self.MemberID {
 			continue
 		}
 		x := member(m, v.Primary, unreachable)
+		if x.MemberID == self.MemberID {
+			x.State, x.Role = self.State, self.Role // it knows more of itself
+		}
 		t.Rows = append(t.Rows, texts(applierChannel, x.MemberID, x.Host, strconv.Itoa(x.Port), x.State, x.Role, x.Version, "COHORT"))
 	}
 	return t

@@ -95,71 +95,72 @@ type Config struct {
 	// encrypted in this release, whatever this says: use a network you trust.
 	SSLMode string `key:"group_replication_ssl_mode" def:"REQUIRED" enum:"DISABLED,REQUIRED,VERIFY_CA,VERIFY_IDENTITY" live:"no" later:"TLS and allowlists between members"`
 
-	// RecoveryRetryCount: How many times a joining member tries donors.
-	RecoveryRetryCount uint64 `key:"group_replication_recovery_retry_count" def:"10" min:"0" max:"31536000" unit:"tries" live:"yes" later:"distributed recovery"`
+	// RecoveryRetryCount: How many attempts to fetch what the ordered log no
+	// longer holds from other members may fail in a row before this member gives
+	// up and is in ERROR. 0 counts as 1.
+	RecoveryRetryCount uint64 `key:"group_replication_recovery_retry_count" def:"10" min:"0" max:"31536000" unit:"tries" live:"yes"`
 
-	// RecoveryReconnectInterval: The pause between two rounds through all
-	// donors.
-	RecoveryReconnectInterval time.Duration `key:"group_replication_recovery_reconnect_interval" def:"60" min:"0" max:"31536000" unit:"seconds" live:"yes" later:"distributed recovery"`
+	// RecoveryReconnectInterval: The pause after every donor was tried.
+	RecoveryReconnectInterval time.Duration `key:"group_replication_recovery_reconnect_interval" def:"60" min:"0" max:"31536000" unit:"seconds" live:"yes"`
 
 	// RecoveryUseSSL: Use TLS towards a donor.
-	RecoveryUseSSL bool `key:"group_replication_recovery_use_ssl" def:"ON" live:"yes" later:"distributed recovery"`
+	RecoveryUseSSL bool `key:"group_replication_recovery_use_ssl" def:"ON" live:"yes" later:"TLS towards donors"`
 
 	// RecoverySSLCA: The file with the authorities trusted for donors.
-	RecoverySSLCA string `key:"group_replication_recovery_ssl_ca" kind:"path" live:"yes" later:"distributed recovery"`
+	RecoverySSLCA string `key:"group_replication_recovery_ssl_ca" kind:"path" live:"yes" later:"TLS towards donors"`
 
 	// RecoverySSLCert: The certificate file shown to donors.
-	RecoverySSLCert string `key:"group_replication_recovery_ssl_cert" kind:"path" live:"yes" later:"distributed recovery"`
+	RecoverySSLCert string `key:"group_replication_recovery_ssl_cert" kind:"path" live:"yes" later:"TLS towards donors"`
 
 	// RecoverySSLKey: The private key file of that certificate.
-	RecoverySSLKey string `key:"group_replication_recovery_ssl_key" kind:"path" live:"yes" later:"distributed recovery"`
+	RecoverySSLKey string `key:"group_replication_recovery_ssl_key" kind:"path" live:"yes" later:"TLS towards donors"`
 
 	// RecoverySSLVerifyServerCert: Check the donor's name against its
 	// certificate.
-	RecoverySSLVerifyServerCert bool `key:"group_replication_recovery_ssl_verify_server_cert" def:"OFF" live:"yes" later:"distributed recovery"`
+	RecoverySSLVerifyServerCert bool `key:"group_replication_recovery_ssl_verify_server_cert" def:"OFF" live:"yes" later:"TLS towards donors"`
 
 	// RecoverySSLCAPath: A directory with the authorities trusted for
 	// donors.
-	RecoverySSLCAPath string `key:"group_replication_recovery_ssl_capath" kind:"path" live:"yes" later:"distributed recovery"`
+	RecoverySSLCAPath string `key:"group_replication_recovery_ssl_capath" kind:"path" live:"yes" later:"TLS towards donors"`
 
 	// RecoverySSLCRL: A file with certificates revoked for donors.
-	RecoverySSLCRL string `key:"group_replication_recovery_ssl_crl" kind:"path" live:"yes" later:"distributed recovery"`
+	RecoverySSLCRL string `key:"group_replication_recovery_ssl_crl" kind:"path" live:"yes" later:"TLS towards donors"`
 
 	// RecoverySSLCRLPath: A directory with certificates revoked for
 	// donors.
-	RecoverySSLCRLPath string `key:"group_replication_recovery_ssl_crlpath" kind:"path" live:"yes" later:"distributed recovery"`
+	RecoverySSLCRLPath string `key:"group_replication_recovery_ssl_crlpath" kind:"path" live:"yes" later:"TLS towards donors"`
 
 	// RecoverySSLCipher: The ciphers permitted towards a donor up to
 	// TLS 1.2.
-	RecoverySSLCipher string `key:"group_replication_recovery_ssl_cipher" live:"yes" later:"distributed recovery"`
+	RecoverySSLCipher string `key:"group_replication_recovery_ssl_cipher" live:"yes" later:"TLS towards donors"`
 
 	// RecoveryTLSVersion: The TLS versions permitted towards a donor.
-	RecoveryTLSVersion string `key:"group_replication_recovery_tls_version" def:"TLSv1.2,TLSv1.3" live:"yes" later:"distributed recovery"`
+	RecoveryTLSVersion string `key:"group_replication_recovery_tls_version" def:"TLSv1.2,TLSv1.3" live:"yes" later:"TLS towards donors"`
 
 	// RecoveryTLSCiphersuites: The cipher suites permitted towards a
 	// donor with TLS 1.3.
-	RecoveryTLSCiphersuites string `key:"group_replication_recovery_tls_ciphersuites" live:"yes" later:"distributed recovery"`
+	RecoveryTLSCiphersuites string `key:"group_replication_recovery_tls_ciphersuites" live:"yes" later:"TLS towards donors"`
 
 	// AdvertiseRecoveryEndpoints: Where joining members reach this
 	// one as a donor; DEFAULT means the address mysqld reports.
-	AdvertiseRecoveryEndpoints string `key:"group_replication_advertise_recovery_endpoints" def:"DEFAULT" live:"yes" later:"distributed recovery"`
+	AdvertiseRecoveryEndpoints string `key:"group_replication_advertise_recovery_endpoints" def:"DEFAULT" live:"yes" later:"nothing: accepted so that a file can be moved over"`
 
 	// RecoveryPublicKeyPath: The file with the donor's RSA public key.
-	RecoveryPublicKeyPath string `key:"group_replication_recovery_public_key_path" kind:"path" live:"yes" later:"distributed recovery"`
+	RecoveryPublicKeyPath string `key:"group_replication_recovery_public_key_path" kind:"path" live:"yes" later:"nothing: accepted so that a file can be moved over"`
 
 	// RecoveryGetPublicKey: Ask the donor for its RSA public key.
-	RecoveryGetPublicKey bool `key:"group_replication_recovery_get_public_key" def:"OFF" live:"yes" later:"distributed recovery"`
+	RecoveryGetPublicKey bool `key:"group_replication_recovery_get_public_key" def:"OFF" live:"yes" later:"nothing: accepted so that a file can be moved over"`
 
 	// RecoveryCompressionAlgorithms: Algorithms permitted towards a donor, from
 	// zlib, zstd and uncompressed, separated by commas, lower case.
-	RecoveryCompressionAlgorithms string `key:"group_replication_recovery_compression_algorithms" def:"uncompressed" kind:"compression" live:"yes" later:"distributed recovery"`
+	RecoveryCompressionAlgorithms string `key:"group_replication_recovery_compression_algorithms" def:"uncompressed" kind:"compression" live:"yes" later:"compression towards donors"`
 
 	// RecoveryZstdCompressionLevel: The zstd level towards a donor.
-	RecoveryZstdCompressionLevel uint64 `key:"group_replication_recovery_zstd_compression_level" def:"3" min:"1" max:"22" unit:"level" live:"yes" later:"distributed recovery"`
+	RecoveryZstdCompressionLevel uint64 `key:"group_replication_recovery_zstd_compression_level" def:"3" min:"1" max:"22" unit:"level" live:"yes" later:"compression towards donors"`
 
 	// CloneThreshold: A joining member that misses more transactions than this
 	// is cloned instead of fed.
-	CloneThreshold uint64 `key:"group_replication_clone_threshold" def:"9223372036854775807" min:"1" max:"9223372036854775807" unit:"transactions" live:"yes" later:"distributed recovery"`
+	CloneThreshold uint64 `key:"group_replication_clone_threshold" def:"9223372036854775807" min:"1" max:"9223372036854775807" unit:"transactions" live:"yes" later:"clone"`
 
 	// ComponentsStopTimeout: How long leaving the group may wait for each part
 	// to finish.
@@ -294,6 +295,11 @@ type Config struct {
 	// are removed. What a member has not applied yet stays, however large it
 	// gets. 0 keeps everything.
 	BinlogSpace uint64 `key:"cohort_binlog_space" def:"10737418240" min:"0" max:"1125899906842624" unit:"bytes" live:"no"`
+
+	// LogSpace: How much of the ordered log is kept for members that are away. One
+	// that was away for longer fetches what it lacks from the group binlog of
+	// another member.
+	LogSpace uint64 `key:"cohort_log_space" def:"1073741824" min:"8388608" max:"1099511627776" unit:"bytes" live:"no"`
 
 	// SSLCert: The certificate file shown to clients. Empty: a self-signed one
 	// is generated in the data directory. Give cohort_ssl_key with it.
