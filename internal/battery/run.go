@@ -53,8 +53,8 @@ type Round struct {
 }
 
 // workloads makes all of them anew.
-func workloads(base time.Time, only []string) []workload {
-	all := []workload{newListAppend(base), newBank(), newFork(), newNotes(), newRegister()}
+func workloads(only []string) []workload {
+	all := []workload{newListAppend(), newBank(), newFork(), newNotes(), newRegister()}
 	return slices.DeleteFunc(all, func(w workload) bool { return len(only) > 0 && !slices.Contains(only, w.name()) })
 }
 
@@ -65,7 +65,7 @@ func RunRound(ctx context.Context, s System, p Plan, number int) (*Round, error)
 	begun := time.Now()
 	r := &Round{Number: number, Total: map[string]int64{}, Acked: map[string]int64{}, Errors: map[string]int{}, Verdicts: map[string]Verdict{}, History: map[string]any{}}
 	rng := rand.New(rand.NewPCG(p.Seed, uint64(number)))
-	all := workloads(begun, p.Workloads)
+	all := workloads(p.Workloads)
 	schema := fmt.Sprintf("battery_%d", number)
 	if err := prepare(ctx, s, schema, all, p.Patience); err != nil {
 		return nil, err
