@@ -12,9 +12,12 @@ BENCHFLAGS  ?=
 # What a failover run takes: see `go run ./internal/failover/cmd --help`.
 FAILOVERFLAGS ?=
 
+# What a battery run takes: see `go run ./internal/battery/cmd --help`.
+BATTERYFLAGS ?=
+
 export CGO_ENABLED ?= 0
 
-.PHONY: all build demo test lint unit e2e race bench failover fuzz mysqld clean
+.PHONY: all build demo test lint unit e2e race bench failover battery fuzz mysqld clean
 
 all: build
 
@@ -47,6 +50,9 @@ bench: build ## the table of docs/benchmarks: single mysqld, Group Replication, 
 
 failover: build ## how long writes stop when the primary fails or hands over
 	$(GO) run ./internal/failover/cmd $(FAILOVERFLAGS)
+
+battery: build mysqld ## faults under load, every answer checked (docs/robustness.md)
+	$(GO) run ./internal/battery/cmd $(BATTERYFLAGS)
 
 fuzz: ## every fuzz target for FUZZTIME
 	./scripts/fuzz.sh $(FUZZTIME)

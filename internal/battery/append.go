@@ -8,7 +8,6 @@ import (
 	"strconv"
 	"strings"
 	"sync"
-	"time"
 )
 
 // Mop is one statement of a list-append transaction: it reads the list of a key,
@@ -24,10 +23,6 @@ type Mop struct {
 type Txn struct {
 	Call
 	Mops []Mop `json:"mops"`
-}
-
-func (t *Txn) writes() bool {
-	return slices.ContainsFunc(t.Mops, func(m Mop) bool { return m.Append != 0 })
 }
 
 func (t *Txn) String() string {
@@ -53,16 +48,13 @@ const (
 )
 
 type listAppend struct {
-	base time.Time
 	mu   sync.Mutex
 	txns []Txn
 	next int // last value appended
 	last map[int][]int
 }
 
-func newListAppend(base time.Time) *listAppend {
-	return &listAppend{base: base, last: map[int][]int{}}
-}
+func newListAppend() *listAppend { return &listAppend{last: map[int][]int{}} }
 
 func (*listAppend) name() string { return "append" }
 

@@ -5,6 +5,8 @@ import (
 	"errors"
 	"fmt"
 	"math/rand/v2"
+	"strconv"
+	"sync"
 	"sync/atomic"
 	"time"
 
@@ -54,11 +56,31 @@ type Target struct {
 	At   loadgen.Target
 }
 
-// progress counts operations, and remembers when they were acknowledged.
+// progress counts operations and errors, and tells when one was acknowledged.
 type progress struct {
 	acks  chan<- time.Duration
 	acked atomic.Int64
 	total atomic.Int64
+
+	mu     sync.Mutex
+	errors map[string]int
+}
+
+// lostConnection stands for errors that no server sent.
+const lostConnection = "lost connection"
+
+func (p *progress) fail(err error) {
+	what := lostConnection
+	var se *loadgen.ServerError
+	if errors.As(err, &se) {
+		what = strconv.Itoa(int(se.Number))
+	}
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if p.errors == nil {
+		p.errors = map[string]int{}
+	}
+	p.errors[what]++
 }
 
 // run does operations until the context ends; the one under way has its answer.
@@ -157,6 +179,7 @@ func (c *client) call(r *Call, do func() (Outcome, error)) {
 		return
 	}
 	r.Err = err.Error()
+	c.done.fail(err)
 	if c.broken == nil {
 		_, _ = c.query("ROLLBACK")
 	}

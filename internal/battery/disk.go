@@ -85,7 +85,7 @@ func (d *disk) unmount(ctx context.Context) error {
 	return err
 }
 
-// slowDisk makes the fsyncs of a directory's disk wait behind others: a few
+// slowDisk makes the fsyncs of a directory's disk wait behind others: two
 // writers that write and fsync without pause.
 type slowDisk struct {
 	dir    string
@@ -102,7 +102,7 @@ func (s *slowDisk) start() {
 	}
 	var ctx context.Context
 	ctx, s.cancel = context.WithCancel(context.Background())
-	for i := range 4 {
+	for i := range 2 {
 		s.wg.Go(func() { s.churn(ctx, filepath.Join(s.dir, fmt.Sprintf("churn-%d", i))) })
 	}
 }
@@ -116,7 +116,7 @@ func (s *slowDisk) churn(ctx context.Context, name string) {
 		_ = f.Close()
 		_ = os.Remove(name)
 	}()
-	block := make([]byte, 256<<10)
+	block := make([]byte, 64<<10)
 	for i := 0; ctx.Err() == nil; i++ {
 		// A full disk ends the load, which is as good as any other end.
 		if _, err := f.WriteAt(block, int64(i%64)*int64(len(block))); err != nil {

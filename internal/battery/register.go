@@ -175,26 +175,36 @@ var registerModel = porcupine.Model{
 				return true, op.Value
 			}
 			return true, now
-		case op.Do == regSwap && op.Done:
-			return now == op.Old, op.Value
 		case op.Do == regSwap:
-			return now != op.Old, now
+			return now == op.Old, op.Value
 		default:
 			return now == op.Value, now
 		}
 	},
 }
 
-// linearizable leaves plain reads out unless told otherwise, and reads without an
-// answer always: they say nothing.
+// linearizable leaves out plain reads unless told otherwise, and what says
+// nothing: swaps that did not match, reads without an answer, and unknown writes
+// whose value nobody saw. Such a write may be where nothing is read before the
+// next write, or nowhere: leaving it out hides nothing, and without it the search
+// stays short.
 func linearizable(ops []RegisterOp, plain bool, limit time.Duration) porcupine.CheckResult {
+	seen := map[int]bool{}
+	for _, op := range ops {
+		switch {
+		case op.Outcome == OK && op.Do != regWrite && op.Do != regSwap:
+			seen[op.Value] = true
+		case op.Do == regSwap:
+			seen[op.Old] = true
+		}
+	}
 	var all []porcupine.Operation
 	for i, op := range ops {
-		isRead := op.Do == regRead || op.Do == regConfirm
-		if isRead && op.Outcome == Unknown {
-			continue
-		}
-		if !plain && op.Outcome == OK && (op.Do == regRead || op.Do == regSwap && !op.Done) {
+		writes := op.Do == regWrite || op.Do == regSwap
+		switch {
+		case op.Outcome == Unknown && (!writes || !seen[op.Value]),
+			op.Outcome == OK && op.Do == regSwap && !op.Done,
+			op.Do == regRead && !plain:
 			continue
 		}
 		end := int64(op.End)

@@ -19,6 +19,7 @@ func Report(out io.Writer, seed uint64, rounds []*Round) error {
 	var took time.Duration
 	total, acked := map[string]int64{}, map[string]int64{}
 	staleReads := map[string]int{}
+	seen := map[string]int{}
 	byFault := map[string][]time.Duration{}
 	faults, findings := 0, 0
 	var undecided []string
@@ -29,6 +30,9 @@ func Report(out io.Writer, seed uint64, rounds []*Round) error {
 		for w, n := range r.Total {
 			total[w] += n
 			acked[w] += r.Acked[w]
+		}
+		for number, n := range r.Errors {
+			seen[number] += n
 		}
 		for w, v := range r.Verdicts {
 			staleReads[w] += v.Stale
@@ -51,6 +55,10 @@ func Report(out io.Writer, seed uint64, rounds []*Round) error {
 		g := byFault[f]
 		slices.Sort(g)
 		fmt.Fprintf(t, "%s\t%d\t%s\t%s\n", f, len(g), g[len(g)/2].Round(time.Millisecond), g[len(g)-1].Round(time.Millisecond))
+	}
+	fmt.Fprintln(t, "\nerror\ttimes")
+	for _, number := range slices.Sorted(maps.Keys(seen)) {
+		fmt.Fprintf(t, "%s\t%d\n", number, seen[number])
 	}
 	for _, u := range undecided {
 		fmt.Fprintln(t, "not decided:", u)

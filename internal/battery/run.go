@@ -45,6 +45,7 @@ type Round struct {
 	Struck   []Struck
 	Total    map[string]int64 // operations by workload
 	Acked    map[string]int64
+	Errors   map[string]int  // seen by clients, by MySQL's number
 	Gaps     []time.Duration // longest time without an acknowledgement after each fault
 	Verdicts map[string]Verdict
 	Findings []Finding
@@ -52,8 +53,8 @@ type Round struct {
 }
 
 // workloads makes all of them anew.
-func workloads(base time.Time, only []string) []workload {
-	all := []workload{newListAppend(base), newBank(), newFork(), newNotes(), newRegister()}
+func workloads(only []string) []workload {
+	all := []workload{newListAppend(), newBank(), newFork(), newNotes(), newRegister()}
 	return slices.DeleteFunc(all, func(w workload) bool { return len(only) > 0 && !slices.Contains(only, w.name()) })
 }
 
@@ -62,9 +63,9 @@ func workloads(base time.Time, only []string) []workload {
 // that the round could not be done.
 func RunRound(ctx context.Context, s System, p Plan, number int) (*Round, error) {
 	begun := time.Now()
-	r := &Round{Number: number, Total: map[string]int64{}, Acked: map[string]int64{}, Verdicts: map[string]Verdict{}, History: map[string]any{}}
+	r := &Round{Number: number, Total: map[string]int64{}, Acked: map[string]int64{}, Errors: map[string]int{}, Verdicts: map[string]Verdict{}, History: map[string]any{}}
 	rng := rand.New(rand.NewPCG(p.Seed, uint64(number)))
-	all := workloads(begun, p.Workloads)
+	all := workloads(p.Workloads)
 	schema := fmt.Sprintf("battery_%d", number)
 	if err := prepare(ctx, s, schema, all, p.Patience); err != nil {
 		return nil, err
@@ -92,6 +93,9 @@ func RunRound(ctx context.Context, s System, p Plan, number int) (*Round, error)
 	r.Gaps = gaps(l.acks, r.Struck)
 	for i, w := range all {
 		r.Total[w.name()], r.Acked[w.name()] = l.counts[i].total.Load(), l.counts[i].acked.Load()
+		for number, n := range l.counts[i].errors {
+			r.Errors[number] += n
+		}
 	}
 	if err := ctx.Err(); err != nil {
 		return nil, err

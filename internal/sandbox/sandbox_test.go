@@ -339,3 +339,21 @@ func TestTableSaysEachChangeOnce(t *testing.T) {
 		t.Errorf("got:\n%s", text)
 	}
 }
+
+// Members with addresses of their own say so everywhere.
+func TestHosts(t *testing.T) {
+	dir := filepath.Join(t.TempDir(), "s")
+	if _, err := sandbox.OpenOrCreate(ctxFor(t), dir, sandbox.Settings{Members: 3, Hosts: []string{"127.0.0.2"}}); err == nil {
+		t.Error("one host for three members")
+	}
+	hosts := []string{"127.0.0.2", "127.0.0.3"}
+	s, err := sandbox.OpenOrCreate(ctxFor(t), dir, sandbox.Settings{Members: 2, Hosts: hosts})
+	if err != nil {
+		t.Fatal(err)
+	}
+	for i, m := range s.Status(ctxFor(t)) {
+		if m.Host != hosts[i] || !strings.Contains(m.HTTP, hosts[i]+":") {
+			t.Errorf("%+v", m)
+		}
+	}
+}

@@ -12,6 +12,7 @@ import (
 	"path/filepath"
 	"strconv"
 	"strings"
+	"syscall"
 	"time"
 
 	"cohort/internal/e2e/netlab"
@@ -190,6 +191,9 @@ func run(ctx context.Context, args []string) ([]byte, error) {
 	cmd := exec.CommandContext(ctx, args[0], args[1:]...)
 	var stdout, stderr bytes.Buffer
 	cmd.Stdout, cmd.Stderr = &stdout, &stderr
+	// So that a command that is given up leaves no process behind that it was
+	// about to record.
+	cmd.Cancel = func() error { return cmd.Process.Signal(syscall.SIGTERM) }
 	// A detached child may inherit the pipes: do not wait for it to close them.
 	cmd.WaitDelay = 5 * time.Second
 	if err := cmd.Run(); err != nil && !errors.Is(err, exec.ErrWaitDelay) {
