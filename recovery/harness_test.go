@@ -60,6 +60,10 @@ type testGroup struct {
 	all   []*testMember
 	log   zerolog.Logger
 	apart []*testMember // stopped by alone
+	// policy and timing are those of members that are started.
+	policy Policy
+	timing *timing
+	failed func(error) // Options.Failed
 }
 
 // ownAddress is an address that stays free while its member is stopped.
@@ -77,10 +81,21 @@ func ownAddress(t testing.TB) string {
 // until all are ONLINE.
 func newGroup(t testing.TB, servers, voters int, opts ...string) *testGroup {
 	t.Helper()
-	g := &testGroup{t: t, addrs: map[uint64]string{}, log: zerolog.Nop()}
+	return startGroup(emptyGroup(t), servers, voters, opts...)
+}
+
+func emptyGroup(t testing.TB) *testGroup {
+	g := &testGroup{t: t, addrs: map[uint64]string{}, log: zerolog.Nop(), policy: Policy{AutorejoinTries: 3}}
 	if os.Getenv("COHORT_TEST_LOG") != "" {
 		g.log = zerolog.New(zerolog.ConsoleWriter{Out: os.Stderr, NoColor: true, TimeFormat: "05.000"}).With().Timestamp().Logger()
 	}
+	return g
+}
+
+// startGroup is newGroup with settings of the test's own.
+func startGroup(g *testGroup, servers, voters int, opts ...string) *testGroup {
+	t := g.t
+	t.Helper()
 	dbs := mysqldtest.StartN(t, servers, opts...)
 	for i := range servers + voters {
 		m := &testMember{id: uint64(i + 1), dir: t.TempDir()}
@@ -176,8 +191,11 @@ func (g *testGroup) start(m *testMember) {
 		m.member, err = New(Options{ReplicaID: m.id, GroupName: groupName, Bootstrap: m.id == 1, Socket: m.db.Socket, AdminUser: "root",
 			Dir: m.dir, Info: state.MemberInfo{UUID: id.ServerUUID, MysqldAddress: m.db.Addr}, CommitterConns: 8,
 			Node: m.node, Store: m.store, Router: m.router, UUID: id.ServerUUID, ServerVersion: id.Version, Logger: log,
-			FeedAddress: "127.0.0.1:0", PeerAddress: "127.0.0.1:0"})
+			FeedAddress: "127.0.0.1:0", PeerAddress: "127.0.0.1:0", Policy: g.policy, Failed: g.failed})
 		must(err)
+		if g.timing != nil {
+			m.member.timing = *g.timing
+		}
 	}
 	done, node, member, rt := m.done, m.node, m.member, m.router
 	go func() {

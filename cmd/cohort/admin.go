@@ -35,6 +35,8 @@ type limiter interface {
 // policyHolder is a member whose policy can be changed while it runs.
 type policyHolder interface {
 	ChangePolicy(change func(*recovery.Policy))
+	// Rejoining: it is trying to come back into the group.
+	Rejoining() bool
 }
 
 // Exec implements proxy.Admin.
@@ -165,6 +167,9 @@ func (s *statusSource) applier(ctx context.Context, name, text string) func() er
 			return nil
 		}
 		return func() error {
+			if name == "group_replication_autorejoin_tries" && h.Rejoining() {
+				return wire.NewError(3916, "HY000", "Cannot update the number of auto-rejoin retry attempts when an auto-rejoin process is already running.")
+			}
 			h.ChangePolicy(change)
 			s.remember(name, text)
 			return nil
@@ -203,6 +208,12 @@ func policyChange(name, text string) func(*recovery.Policy) {
 	switch name {
 	case "group_replication_member_expel_timeout":
 		return func(p *recovery.Policy) { p.ExpelTimeout = seconds }
+	case "group_replication_unreachable_majority_timeout":
+		return func(p *recovery.Policy) { p.MajorityTimeout = seconds }
+	case "group_replication_autorejoin_tries":
+		return func(p *recovery.Policy) { p.AutorejoinTries = n }
+	case "group_replication_exit_state_action":
+		return func(p *recovery.Policy) { p.ExitAction = recovery.ExitAction(text) }
 	}
 	return nil
 }

@@ -63,6 +63,10 @@ func (s *statusSource) self(v *state.View) httpapi.Self {
 	if m, ok := v.Member(s.replica); ok && s.member.Wanted() {
 		self.State, self.Role = m.State.String(), role(m.ID, v.Primary)
 	}
+	// Of a member that is out of the group against its will only it knows.
+	if s.member.Failed() {
+		self.State, self.Role = httpapi.Error, ""
+	}
 	// The view may lag behind what this process knows of its own mysqld.
 	if self.State == httpapi.Online && !s.member.Ready() {
 		self.State = state.StateRecovering.String()
