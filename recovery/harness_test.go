@@ -29,10 +29,10 @@ const groupName = "aaaaaaaa-bbbb-4ccc-8ddd-eeeeeeeeeeee"
 // deadline bounds what a test waits for; nothing that works comes near it.
 const deadline = 90 * time.Second
 
-// TestMain keeps a busy machine from making members look dead that are only slow:
-// what a test kills is known by its port.
+// TestMain keeps a busy machine from making members and servers look dead that are
+// only slow: what a test kills is known by its port.
 func TestMain(m *testing.M) {
-	suspectSilence = 20 * time.Second
+	suspectSilence, beatWait = 20*time.Second, 5*time.Second
 	os.Exit(m.Run())
 }
 

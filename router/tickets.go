@@ -90,10 +90,7 @@ func (t *Ticket) Prepared() {
 func (t *Ticket) Wait(ctx context.Context) (Outcome, error) {
 	select {
 	case <-t.decided:
-		if t.unknown {
-			return Outcome{}, fmt.Errorf("%w: %q", ErrUnknown, t.key)
-		}
-		return t.settle(ctx, t.verdict)
+		return t.told(ctx)
 	case <-ctx.Done():
 		t.Cancel()
 		return Outcome{}, fmt.Errorf("wait for the verdict of %q: %w", t.key, context.Cause(ctx))
@@ -103,12 +100,20 @@ func (t *Ticket) Wait(ctx context.Context) (Outcome, error) {
 	case <-t.table.standing.Load().Done():
 		select {
 		case <-t.decided:
-			return t.settle(ctx, t.verdict)
+			return t.told(ctx)
 		default:
 		}
 		t.Cancel()
 		return Outcome{}, ErrLeft
 	}
+}
+
+// told is what a decided ticket says.
+func (t *Ticket) told(ctx context.Context) (Outcome, error) {
+	if t.unknown {
+		return Outcome{}, fmt.Errorf("%w: %q", ErrUnknown, t.key)
+	}
+	return t.settle(ctx, t.verdict)
 }
 
 // Verdict returns what the log decided, whether it is visible anywhere or not.
