@@ -68,6 +68,9 @@ func (m *Member) quorum(ctx context.Context, d time.Duration) bool {
 	return err == nil
 }
 
+// Majority says whether this member has contact to a majority of the group.
+func (m *Member) Majority(ctx context.Context) bool { return m.quorum(ctx, m.timing.lostAfter) }
+
 // minority is since when there has been no majority.
 type minority struct{ since time.Time }
 

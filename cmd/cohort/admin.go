@@ -8,6 +8,7 @@ import (
 	"strings"
 	"time"
 
+	"cohort/internal/httpapi"
 	"cohort/internal/sysvar"
 	"cohort/internal/wire"
 	"cohort/proxy"
@@ -175,6 +176,9 @@ func (s *statusSource) applier(ctx context.Context, name, text string) func() er
 			return nil
 		}
 	}
+	if name == "group_replication_force_members" && s.member != nil {
+		return func() error { return s.forceMembers(ctx, text) }
+	}
 	n, err := strconv.ParseUint(text, 10, 63)
 	switch {
 	case err != nil:
@@ -198,6 +202,20 @@ func (s *statusSource) applier(ctx context.Context, name, text string) func() er
 		}
 	}
 	return nil
+}
+
+// forceMembers answers as MySQL does where it refuses; nobody can be forced yet.
+func (s *statusSource) forceMembers(ctx context.Context, list string) error {
+	failed := func(why string) error {
+		return wire.NewError(4118, "HY000", "The 'SET GLOBAL group_replication_force_members=%s' command encountered a failure. %s", list, why)
+	}
+	switch {
+	case s.self(s.node.View()).State != httpapi.Online:
+		return failed("Member is not ONLINE, it is not possible to force a new group membership.")
+	case s.member.Majority(ctx):
+		return failed("The group_replication_force_members can only be updated when Group Replication is running and majority of the members are unreachable.")
+	}
+	return failed("This release cannot force a membership: start enough of the other members again.")
 }
 
 // policyChange is what a variable's new value means for the member's policy, nil

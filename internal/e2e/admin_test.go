@@ -131,6 +131,7 @@ func variableAnswers(t *testing.T, admin, plain *sql.Conn) {
 		"SET group_replication_member_weight = 1":                                          "1229 (HY000) Variable 'group_replication_member_weight' is a GLOBAL variable and should be set with SET GLOBAL",
 		"SET GLOBAL group_replication_nosuch = 1":                                          "1193 (HY000) Unknown system variable 'group_replication_nosuch'",
 		"SET PERSIST group_replication_force_members = ''":                                 "1238 (HY000) Variable 'group_replication_force_members' is a non persistent variable",
+		"SET GLOBAL group_replication_force_members = '127.0.0.1:1'":                       "4118 (HY000) The 'SET GLOBAL group_replication_force_members=127.0.0.1:1' command encountered a failure. The group_replication_force_members can only be updated when Group Replication is running and majority of the members are unreachable.",
 		"SET GLOBAL group_replication_exit_state_action = DEFAULT":                         "",
 		"SET SESSION group_replication_consistency = @@group_replication_consistency":      "",
 		"SET GLOBAL group_replication_exit_state_action = 'READ'":                          "1231 (42000) Variable 'group_replication_exit_state_action' can't be set to the value of 'READ'",

@@ -3,6 +3,7 @@ package e2e
 import (
 	"context"
 	"fmt"
+	"strings"
 	"testing"
 
 	"cohort/internal/e2e/cluster"
@@ -46,6 +47,9 @@ func TestExitWithoutMajority(t *testing.T) {
 		}
 		return err
 	})
+	if _, err := admin.ExecContext(ctx, "SET GLOBAL group_replication_force_members = 'a:1'"); errno(err) != 4118 || !strings.Contains(err.Error(), "Member is not ONLINE") {
+		t.Errorf("forcing a membership: %v", err)
+	}
 	if _, err := admin.ExecContext(ctx, "INSERT INTO plain.x VALUES (3)"); errno(err) != 1290 {
 		t.Errorf("a write: %v", err)
 	}
