@@ -26,6 +26,8 @@ const (
 	erXARBRollback     = 1402
 	erNotCompliant     = 3098
 	erXATemporary      = 4091
+	erOfflineMode      = 3032
+	erRunHook          = 3100
 	erRollbackDuring   = 3101
 	erResetLogs        = 3190
 )
@@ -33,6 +35,9 @@ const (
 var (
 	// ErrBackendLost ends a session whose connection to mysqld is gone.
 	ErrBackendLost = errors.New("proxy: connection to the primary's server lost")
+	// ErrLeft is a Ticket's when this member is out of the group, or without its
+	// majority for too long.
+	ErrLeft = errors.New("proxy: this member has left the group")
 	// ErrClientLost ends a session whose client is gone.
 	ErrClientLost = errors.New("proxy: client gone")
 	// errOutcome: it is not known what became of a transaction.
@@ -69,6 +74,11 @@ func outcomeError(o Outcome) *wire.ServerError {
 
 // unknownOutcome is the answer where neither commit nor abort is proven.
 func unknownOutcome(what string, err error) *wire.ServerError {
+	if errors.Is(err, ErrLeft) {
+		// Group Replication's error, which may not mean more there either.
+		return wire.NewError(erRunHook, "HY000", "Error on observer while running replication hook 'before_commit'. "+
+			"The member left the group: the outcome of this %s is unknown", what)
+	}
 	return wire.NewError(erUnknown, "HY000",
 		"The outcome of this %s is unknown: it may or may not have been committed (%v)", what, err)
 }

@@ -43,7 +43,7 @@ type Group interface {
 type Ticket interface {
 	// Wait returns after the verdict and, when that is to commit, after the
 	// transaction is visible on the primary's mysqld. An error means that the
-	// outcome is not known.
+	// outcome is not known; ErrLeft that this member cannot learn it.
 	Wait(ctx context.Context) (Outcome, error)
 	// Prepared says that XA PREPARE was answered with OK: only then may the
 	// verdict be carried out. It is called before Wait, and not at all where the

@@ -72,7 +72,8 @@ func (s *session) attempt(ctx context.Context, login *relay.Login) error {
 	case errors.As(err, &se) && se.Code == 1049 && login.DB != "":
 		login.DB = "" // dropped meanwhile
 		return err
-	case errors.As(err, &se) && !passes(se.Code):
+	case errors.As(err, &se) && (!passes(se.Code) || se.Code == erOfflineMode && b.Epoch == 0):
+		// A member that is out of the group may stay in offline mode.
 		return &unable{fmt.Sprintf("the server refused its login (%v)", se)}
 	case errors.Is(err, relay.ErrNoSecret):
 		return &unable{s.unfit()}
@@ -97,7 +98,7 @@ func (s *session) attempt(ctx context.Context, login *relay.Login) error {
 // passes: another attempt may not meet this error of a login.
 func passes(code uint16) bool {
 	switch code {
-	case 1040, 1053, 1203, 1226, 2003, 3032: // too many connections, shutdown, offline mode, no primary
+	case 1040, 1053, 1203, 1226, 2003, erOfflineMode: // too many connections, shutdown, offline mode, no primary
 		return true
 	}
 	return false

@@ -206,6 +206,7 @@ func (m *Member) Stop(ctx context.Context) error {
 	defer c.ends()
 	if !c.wanted {
 		c.mu.Unlock()
+		m.failed.Store(false) // from ERROR to OFFLINE
 		return nil
 	}
 	left := make(chan struct{})
@@ -235,18 +236,11 @@ func (m *Member) leave(ctx context.Context) {
 		m.log.Warn().Err(err).Msg("left without telling the group; it will find out")
 	}
 	cancel()
-	closing, cancel := context.WithTimeout(ctx, leaveTimeout)
-	defer cancel()
-	for {
-		err := m.closeServer(closing)
-		if err == nil {
-			break
-		}
-		if pause(closing, 100*time.Millisecond) != nil {
-			m.log.Warn().Err(err).Msg("left without closing mysqld for writes")
-			break
-		}
+	if err != nil {
+		// The verdicts that its clients wait for may never come.
+		m.opt.Router.Abandon()
 	}
+	m.close(ctx)
 	m.log.Info().Msg("member left the group")
 }
 

@@ -223,6 +223,13 @@ func newWatched(t *testing.T, size int, mute uint64, policy Policy) []*watched {
 	return all
 }
 
+// patient has members suspected later than a busy machine is silent.
+func patient(t *testing.T) {
+	old := suspectSilence
+	suspectSilence = 4 * time.Second
+	t.Cleanup(func() { suspectSilence = old }) // when the members have ended
+}
+
 func (w *watched) join(t *testing.T) {
 	t.Helper()
 	if _, _, err := w.node.Join(t.Context(), w.info); err != nil {
@@ -274,9 +281,7 @@ func TestDetectorNoticesARefusedChannel(t *testing.T) {
 // A member that says nothing while its connections are up, as one that is
 // stopped: it is reported, can join anew, and is reported again.
 func TestDetectorNoticesSilence(t *testing.T) {
-	old := suspectSilence
-	suspectSilence = 4 * time.Second
-	t.Cleanup(func() { suspectSilence = old }) // when the members have ended
+	patient(t)
 	all := newWatched(t, 3, 1, Policy{})
 	if err := all[1].node.TransferLeader(t.Context(), 2); err != nil {
 		t.Fatal(err)
@@ -306,6 +311,7 @@ func TestSuspicionBeforeExpulsion(t *testing.T) {
 			if primary {
 				mute = 1
 			}
+			patient(t)
 			all := newWatched(t, 3, mute, Policy{ExpelTimeout: time.Hour})
 			leader := all[1]
 			lead := func() {

@@ -31,10 +31,10 @@ const groupName = "aaaaaaaa-bbbb-4ccc-8ddd-eeeeeeeeeeee"
 // deadline bounds what a test waits for; nothing that works comes near it.
 const deadline = 90 * time.Second
 
-// TestMain keeps a busy machine from making members look dead that are only slow:
-// what a test kills is known by its port.
+// TestMain keeps a busy machine from making members and servers look dead that are
+// only slow: what a test kills is known by its port.
 func TestMain(m *testing.M) {
-	suspectSilence = 20 * time.Second
+	suspectSilence, beatWait = 20*time.Second, 5*time.Second
 	os.Exit(m.Run())
 }
 
@@ -69,6 +69,10 @@ type testGroup struct {
 	clients func(id uint64) Sessions
 	// logSpace is how much of the log is kept, 0 for the default.
 	logSpace uint64
+	// policy and timing are those of members that are started.
+	policy Policy
+	timing *timing
+	failed func(error) // Options.Failed
 }
 
 // ownAddress is an address that stays free while its member is stopped.
@@ -86,25 +90,29 @@ func ownAddress(t testing.TB) string {
 // until all are ONLINE.
 func newGroup(t testing.TB, servers, voters int, opts ...string) *testGroup {
 	t.Helper()
-	g := &testGroup{t: t, addrs: map[uint64]string{}, log: zerolog.Nop()}
-	g.begin(servers, voters, opts...)
-	return g
+	return startGroup(emptyGroup(t), servers, voters, opts...)
 }
 
 // newGroupKeeping is newGroup with members that keep so much of the log.
 func newGroupKeeping(t testing.TB, logSpace uint64, servers, voters int, opts ...string) *testGroup {
 	t.Helper()
-	g := &testGroup{t: t, addrs: map[uint64]string{}, log: zerolog.Nop(), logSpace: logSpace}
-	g.begin(servers, voters, opts...)
-	return g
+	g := emptyGroup(t)
+	g.logSpace = logSpace
+	return startGroup(g, servers, voters, opts...)
 }
 
-func (g *testGroup) begin(servers, voters int, opts ...string) {
-	g.t.Helper()
-	t := g.t
+func emptyGroup(t testing.TB) *testGroup {
+	g := &testGroup{t: t, addrs: map[uint64]string{}, log: zerolog.Nop(), policy: Policy{AutorejoinTries: 3}}
 	if os.Getenv("COHORT_TEST_LOG") != "" {
 		g.log = zerolog.New(zerolog.ConsoleWriter{Out: os.Stderr, NoColor: true, TimeFormat: "05.000"}).With().Timestamp().Logger()
 	}
+	return g
+}
+
+// startGroup is newGroup with settings of the test's own.
+func startGroup(g *testGroup, servers, voters int, opts ...string) *testGroup {
+	t := g.t
+	t.Helper()
 	dbs := mysqldtest.StartN(t, servers, opts...)
 	for i := range servers + voters {
 		m := &testMember{id: uint64(i + 1), dir: t.TempDir()}
@@ -125,6 +133,7 @@ func (g *testGroup) begin(servers, voters int, opts ...string) {
 	for _, m := range g.servers() {
 		g.online(m)
 	}
+	return g
 }
 
 // primary is the member that the group appointed, and the first one before.
@@ -201,8 +210,11 @@ func (g *testGroup) start(m *testMember) {
 		m.member, err = New(Options{ReplicaID: m.id, GroupName: groupName, Bootstrap: m.id == 1, Socket: m.db.Socket, AdminUser: "root",
 			Dir: m.dir, Info: state.MemberInfo{UUID: id.ServerUUID, MysqldAddress: m.db.Addr}, CommitterConns: 8,
 			Node: m.node, Store: m.store, Donors: m.donors, Router: m.router, UUID: id.ServerUUID, ServerVersion: id.Version, Logger: log,
-			FeedAddress: "127.0.0.1:0", PeerAddress: "127.0.0.1:0"})
+			FeedAddress: "127.0.0.1:0", PeerAddress: "127.0.0.1:0", Policy: g.policy, Failed: g.failed})
 		must(err)
+		if g.timing != nil {
+			m.member.timing = *g.timing
+		}
 		if g.clients != nil {
 			m.member.SetSessions(g.clients(m.id))
 		}

@@ -7,7 +7,6 @@ import (
 	"testing"
 	"time"
 
-	"github.com/rs/zerolog"
 )
 
 // clients stand for a member's proxy: what runs is what the test says.
@@ -58,13 +57,14 @@ func (c *clients) state() (waiting bool, holds int, all bool) {
 func withClients(t *testing.T) (*testGroup, map[*testMember]*clients) {
 	t.Helper()
 	all := make(map[uint64]*clients)
-	g := &testGroup{t: t, addrs: map[uint64]string{}, log: zerolog.Nop(), clients: func(id uint64) Sessions {
+	g := emptyGroup(t)
+	g.clients = func(id uint64) Sessions {
 		if all[id] == nil {
 			all[id] = &clients{}
 		}
 		return all[id]
-	}}
-	g.begin(2, 1)
+	}
+	startGroup(g, 2, 1)
 	g.ddl("CREATE DATABASE d", "CREATE TABLE d.t (id INT PRIMARY KEY, v INT)")
 	by := make(map[*testMember]*clients)
 	for _, m := range g.servers() {

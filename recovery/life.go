@@ -97,10 +97,9 @@ func (m *Member) live(ctx context.Context) (err error) {
 	if err := l.fence(ctx); err != nil {
 		return err
 	}
-	if err := l.join(ctx); err != nil {
+	if err := l.enter(ctx); err != nil {
 		return err
 	}
-	m.control.tell(nil)
 	// From here on the group knows of this life: an end that is this server's
 	// own fault is reported.
 	err = l.serve(ctx)
@@ -114,10 +113,29 @@ func (m *Member) live(ctx context.Context) (err error) {
 	return err
 }
 
+// enter is join. A try to rejoin has a time limit; the Join of one that failed may
+// be ordered all the same, and the next one ends that incarnation.
+func (l *life) enter(ctx context.Context) error {
+	if l.m.rejoining.Load() {
+		try, cancel := context.WithTimeout(ctx, l.m.timing.rejoinTry)
+		defer cancel()
+		if err := l.join(try); err != nil {
+			if ctx.Err() != nil {
+				return context.Cause(ctx)
+			}
+			return fmt.Errorf("%w: %w", errNotLetIn, err)
+		}
+	} else if err := l.join(ctx); err != nil {
+		return err
+	}
+	l.m.entered()
+	return nil
+}
+
 // report tells the group how this life ended.
 func (l *life) report(ctx context.Context, cause error) {
-	if errors.Is(cause, errReplaced) || errors.Is(cause, errExpelled) {
-		return // the next life follows at once
+	if errors.Is(cause, errReplaced) || errors.Is(cause, errExpelled) || errors.Is(cause, errMajority) {
+		return // the next life follows at once, or nobody would hear it
 	}
 	if l.reported.Swap(true) {
 		return
@@ -144,6 +162,9 @@ func (l *life) prepare(ctx context.Context) (err error) {
 			mysqld.ErrSettings, l.id.ServerUUID, l.m.opt.UUID)
 	}
 	if err := l.admit(ctx); err != nil {
+		return err
+	}
+	if err := l.liftOffline(ctx); err != nil {
 		return err
 	}
 	return mysqld.Check(ctx, l.conn)
@@ -327,6 +348,7 @@ func (l *life) serve(ctx context.Context) error {
 	g, ctx := errgroup.WithContext(ctx)
 	g.Go(func() error { return l.watch(ctx) })
 	g.Go(func() error { return l.pulse(ctx) })
+	g.Go(func() error { return l.watchMajority(ctx) })
 	g.Go(func() error {
 		if err := l.settle(ctx); err != nil {
 			return err

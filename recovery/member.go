@@ -67,8 +67,8 @@ type Options struct {
 	// members the group has.
 	BinlogSpace int64
 	Members     int
-	// Failed is told when the feed finds the group binlog damaged: this member
-	// cannot go on. May be nil.
+	// Failed is told when this member cannot go on: the feed has found the group
+	// binlog damaged, or it has left the group for good (ErrAborted). May be nil.
 	Failed func(error)
 	Node   *consensus.Node
 	Store  *groupbinlog.Store
@@ -109,6 +109,11 @@ type Member struct {
 	control    control
 	gaveUp     atomic.Bool // there will be no other life, see lives
 	lastErr    atomic.Pointer[error]
+	// failed: it is out of the group against its will; rejoining: it tries to come
+	// back. Only lives sets them and uses exile.
+	failed, rejoining atomic.Bool
+	exile             exile
+	timing            timing
 	// suspects are the incarnations of members that are not heard, by id.
 	suspects atomic.Pointer[map[uint64]uint64]
 	policyMu sync.Mutex
@@ -121,7 +126,7 @@ func New(opt Options) (*Member, error) {
 	if err != nil {
 		return nil, err
 	}
-	m := &Member{policy: opt.Policy, holds: holds{new: make(chan struct{}, 1)},
+	m := &Member{policy: opt.Policy, timing: defaultTiming, holds: holds{new: make(chan struct{}, 1)},
 		control: control{wanted: !opt.Standby, changed: make(chan struct{})}, opt: opt, log: opt.Logger, password: pw, compliance: newCompliance(opt.Router.LastDirect)}
 	opt.Info.PeerToken = peer.NewToken()
 	m.peers, err = peer.NewServer(peer.Options{Addr: opt.PeerAddress, MemberID: opt.UUID, Token: opt.Info.PeerToken,
@@ -186,27 +191,20 @@ func (m *Member) Close() error { return errors.Join(m.peers.Close(), m.feed.Clos
 func (m *Member) lives(ctx context.Context) error {
 	const shortest, longest = 50 * time.Millisecond, 5 * time.Second
 	pause := shortest
-	diverged := 0 // lives in a row that ended so
 	for {
 		began := time.Now()
 		lifeCtx, wanted := m.control.begin(ctx)
 		if !wanted {
-			if m.control.leaving() {
-				m.leave(ctx)
-			}
-			// One whose data are not the group's is nothing to read from.
-			if !m.gaveUp.Load() {
-				m.opt.Router.SetPlace(router.OnLocal)
-			}
-			m.control.stopped()
-			if m.control.await(ctx) != nil {
+			if m.await(ctx) != nil {
 				return nil
 			}
-			diverged, pause = 0, shortest
+			pause = shortest
 			continue
 		}
-		m.opt.Router.SetPlace(router.OnPrimary)
-		err := m.live(lifeCtx)
+		if !m.failed.Load() {
+			m.opt.Router.SetPlace(router.OnPrimary)
+		}
+		err := m.try(lifeCtx)
 		m.control.over()
 		m.ready.Store(false)
 		if ctx.Err() != nil {
@@ -220,31 +218,74 @@ func (m *Member) lives(ctx context.Context) error {
 			}
 			continue
 		}
-		if errors.Is(err, ErrDiverged) {
-			diverged++
-		} else {
-			diverged = 0
-		}
-		// The first such life may have left mysqld open for writes; the second one
-		// has closed it and found the same. A third would only kill the sessions
-		// of whoever comes to look.
-		if diverged == 2 {
-			m.log.Error().Err(err).Msg("this server must be provisioned anew; run START GROUP_REPLICATION, or start cohort again, when it is")
-			m.gaveUp.Store(true)
-			m.control.giveUp()
-			continue
-		}
 		if time.Since(began) > longest {
 			pause = shortest
 		}
-		if errors.Is(err, errReplaced) {
+		next := m.exile.ended(err, m.Policy().AutorejoinTries)
+		switch next {
+		case again:
 			m.log.Info().Err(err).Msg("this member is not the primary any more; it joins again")
-			continue
+		case againLater:
+			m.log.Warn().Err(err).Dur("retry_in", pause).Msg("mysqld is not in the group now; trying again")
+			m.control.pause(ctx, pause)
+			pause = min(2*pause, longest)
+		case rejoin, rejoinLater, rejoinQuietly:
+			m.rejoining.Store(true)
+			m.log.Warn().Err(err).Uint64("failed_tries", m.exile.tries).Msg("this member is out of the group; it tries to rejoin")
+			if next != rejoinQuietly {
+				m.fail(ctx)
+			}
+			if next == rejoinLater {
+				m.awaitRejoin(ctx)
+			}
+		case exitNow:
+			m.exit(ctx, err)
+		case stayOut:
+			m.log.Error().Err(err).Msg("this server must be provisioned anew; run START GROUP_REPLICATION, or start cohort again, when it is")
+			m.gaveUp.Store(true)
+			m.control.giveUp()
 		}
-		m.log.Warn().Err(err).Dur("retry_in", pause).Msg("mysqld is not in the group now; trying again")
-		m.control.pause(ctx, pause)
-		pause = min(2*pause, longest)
 	}
+}
+
+// try is live. One that was in the group and comes back does so only where there
+// is a majority: the life would kill whoever reads here.
+func (m *Member) try(ctx context.Context) error {
+	if !m.rejoining.Load() {
+		return m.live(ctx)
+	}
+	if !m.quorum(ctx, m.timing.rejoinTry) {
+		if ctx.Err() != nil {
+			return context.Cause(ctx)
+		}
+		return fmt.Errorf("%w: no contact to a majority", errNotLetIn)
+	}
+	return m.live(ctx)
+}
+
+// await returns when the member is wanted in the group.
+func (m *Member) await(ctx context.Context) error {
+	if m.control.leaving() {
+		m.failed.Store(false)
+		m.leave(ctx)
+	}
+	failed := m.failed.Load()
+	// One whose data are not the group's is nothing to read from.
+	if !m.gaveUp.Load() && !failed {
+		m.opt.Router.SetPlace(router.OnLocal)
+	}
+	m.control.stopped()
+	m.exile = exile{}
+	m.rejoining.Store(false)
+	tctx, cancel := context.WithCancel(ctx)
+	var wg sync.WaitGroup
+	if failed {
+		wg.Go(func() { m.tellOut(tctx) })
+	}
+	err := m.control.await(ctx)
+	cancel()
+	wg.Wait()
+	return err
 }
 
 // loadPassword returns the random password of the member's own account,

@@ -1,9 +1,6 @@
 package recovery
 
-import (
-	"errors"
-	"time"
-)
+import "time"
 
 // Policy is how this member bears the loss of others, and its own. It may be
 // changed while the member runs.
@@ -11,10 +8,14 @@ type Policy struct {
 	// ExpelTimeout is how long a suspected member is waited for before it is
 	// reported OFFLINE. That of the member that leads the log counts.
 	ExpelTimeout time.Duration
+	// MajorityTimeout is how long a member without a majority waits for it before
+	// it is out of the group; 0 for ever.
+	MajorityTimeout time.Duration
+	// AutorejoinTries is how often a member that is out of the group against its
+	// will tries to come back before it takes its exit action.
+	AutorejoinTries uint64
+	ExitAction      ExitAction
 }
-
-// ErrRejoining: the number of tries cannot be changed while they are made.
-var ErrRejoining = errors.New("recovery: the member is trying to rejoin")
 
 // Policy returns the present policy.
 func (m *Member) Policy() Policy {

@@ -20,13 +20,17 @@ var (
 )
 
 const (
-	// beatEvery is the pause between two looks at mysqld, beatWait how long it may
-	// take to answer one, and beatTries how many in a row say the same before it is
-	// believed: a busy machine has stalls of a second.
+	// beatEvery is the pause between two looks at mysqld, beatTries how many in a row
+	// must say the same before it is believed, hungTries how many must get no answer:
+	// a busy machine has stalls of seconds.
 	beatEvery = 500 * time.Millisecond
-	beatWait  = 1500 * time.Millisecond
 	beatTries = 3
+	hungTries = 4
 )
+
+// beatWait is how long mysqld may take to answer a look. A variable for the tests
+// only.
+var beatWait = 2 * time.Second
 
 // beat is one look at mysqld.
 type beat struct {
@@ -48,7 +52,7 @@ type vitals struct {
 // writable says that it is the open primary's.
 func (v *vitals) take(b beat, writable bool) error {
 	if !b.answered {
-		if v.unanswered++; v.unanswered >= beatTries {
+		if v.unanswered++; v.unanswered >= hungTries {
 			return fmt.Errorf("%w: %d tries of %s", errHung, v.unanswered, beatWait)
 		}
 		return nil

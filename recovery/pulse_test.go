@@ -20,8 +20,8 @@ func TestVitals(t *testing.T) {
 		want     error
 	}{
 		"well":                          {beats: []beat{well, well, well, well}, writable: true},
-		"hung":                          {beats: []beat{well, {}, {}, {}}, want: errHung},
-		"slow":                          {beats: []beat{{}, {}, well, {}, {}}},
+		"hung":                          {beats: []beat{well, {}, {}, {}, {}}, want: errHung},
+		"slow":                          {beats: []beat{{}, {}, {}, well, {}, {}, {}}},
 		"read-only primary":             {beats: []beat{ro, ro, ro}, writable: true, want: errReadOnly},
 		"read-only for a moment":        {beats: []beat{ro, ro, well, ro}, writable: true},
 		"read-only secondary":           {beats: []beat{ro, ro, ro, ro}},
@@ -30,7 +30,7 @@ func TestVitals(t *testing.T) {
 		"space again":                   {beats: []beat{full(1), full(1), well, full(1)}},
 		"stuck since the second look":   {beats: []beat{full(1), full(2), full(2), full(2)}, want: errDiskFull},
 		"full and slow":                 {beats: []beat{full(1), {}, full(1), full(1)}, want: errDiskFull},
-		"a hang is not mended by hopes": {beats: []beat{{}, {}, well, {}, {}, {}}, want: errHung},
+		"a hang is not mended by hopes": {beats: []beat{{}, {}, well, {}, {}, {}, {}}, want: errHung},
 	} {
 		var v vitals
 		var got error

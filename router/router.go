@@ -62,6 +62,8 @@ type Router struct {
 	counter atomic.Uint64
 	place   atomic.Int32  // a Place
 	direct  atomic.Uint64 // number of the last direct statement ordered
+	// standing ends when this member has left the group, see Abandon.
+	standing atomic.Pointer[standing]
 
 	mu       sync.Mutex
 	trackers map[uint64]*applied.Tracker
@@ -91,8 +93,9 @@ type Verdicts interface {
 
 // New returns a router.
 func New(opt Options) *Router {
-	r := &Router{opt: opt, xids: newTicketTable(), directs: newTicketTable(),
-		trackers: make(map[uint64]*applied.Tracker), changed: make(chan struct{})}
+	r := &Router{opt: opt, trackers: make(map[uint64]*applied.Tracker), changed: make(chan struct{})}
+	r.xids, r.directs = newTicketTable(&r.standing), newTicketTable(&r.standing)
+	r.standing.Store(newStanding())
 	r.reign, r.endReign = context.WithCancel(context.Background())
 	return r
 }
@@ -369,8 +372,10 @@ func (r *Router) visible(ctx context.Context, n uint64) error {
 		}
 		wait, cancel := context.WithCancelCause(ctx)
 		stop := context.AfterFunc(reign, func() { cancel(errAppointed) })
+		left := context.AfterFunc(r.standing.Load(), func() { cancel(ErrLeft) })
 		err := t.Wait(wait, n)
 		stop()
+		left()
 		cancel(nil)
 		if !errors.Is(err, errAppointed) {
 			return err

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"sync"
+	"sync/atomic"
 
 	"cohort/consensus/state"
 )
@@ -16,6 +17,32 @@ var ErrClosed = errors.New("router: this member is shutting down")
 // ErrUnknown says that what became of a transaction cannot be known any more: this
 // member was away, and the group has forgotten.
 var ErrUnknown = errors.New("router: this member was away from the group, which has forgotten the outcome meanwhile")
+
+// ErrLeft is the cause of a wait that ends because this member has left the group,
+// or lost its majority, and cannot learn what the group decides.
+var ErrLeft = errors.New("router: this member has left the group")
+
+// standing is the time that this member is in the group.
+type standing struct {
+	context.Context
+	end context.CancelFunc
+}
+
+func newStanding() *standing {
+	ctx, cancel := context.WithCancel(context.Background())
+	return &standing{ctx, cancel}
+}
+
+// Abandon ends every wait for an outcome with ErrLeft, also those that begin
+// later, until Resume.
+func (r *Router) Abandon() { r.standing.Load().end() }
+
+// Resume ends what Abandon began. Calls of both must not overlap.
+func (r *Router) Resume() {
+	if r.standing.Load().Err() != nil {
+		r.standing.Store(newStanding())
+	}
+}
 
 // Outcome is what became of a transaction or of a direct statement.
 type Outcome struct {
@@ -63,17 +90,30 @@ func (t *Ticket) Prepared() {
 func (t *Ticket) Wait(ctx context.Context) (Outcome, error) {
 	select {
 	case <-t.decided:
-		if t.unknown {
-			return Outcome{}, fmt.Errorf("%w: %q", ErrUnknown, t.key)
-		}
-		return t.settle(ctx, t.verdict)
+		return t.told(ctx)
 	case <-ctx.Done():
 		t.Cancel()
 		return Outcome{}, fmt.Errorf("wait for the verdict of %q: %w", t.key, context.Cause(ctx))
 	case <-t.table.closed:
 		t.Cancel()
 		return Outcome{}, ErrClosed
+	case <-t.table.standing.Load().Done():
+		select {
+		case <-t.decided:
+			return t.told(ctx)
+		default:
+		}
+		t.Cancel()
+		return Outcome{}, ErrLeft
 	}
+}
+
+// told is what a decided ticket says.
+func (t *Ticket) told(ctx context.Context) (Outcome, error) {
+	if t.unknown {
+		return Outcome{}, fmt.Errorf("%w: %q", ErrUnknown, t.key)
+	}
+	return t.settle(ctx, t.verdict)
 }
 
 // Verdict returns what the log decided, whether it is visible anywhere or not.
@@ -104,10 +144,12 @@ type ticketTable struct {
 	mu     sync.Mutex
 	open   map[string]*Ticket // the first of a list linked by next
 	closed chan struct{}
+	// standing is the router's.
+	standing *atomic.Pointer[standing]
 }
 
-func newTicketTable() *ticketTable {
-	return &ticketTable{open: make(map[string]*Ticket), closed: make(chan struct{})}
+func newTicketTable(s *atomic.Pointer[standing]) *ticketTable {
+	return &ticketTable{open: make(map[string]*Ticket), closed: make(chan struct{}), standing: s}
 }
 
 func (tt *ticketTable) add(t *Ticket) *Ticket {

@@ -8,6 +8,7 @@ import (
 	"strings"
 	"time"
 
+	"cohort/internal/httpapi"
 	"cohort/internal/sysvar"
 	"cohort/internal/wire"
 	"cohort/proxy"
@@ -35,6 +36,8 @@ type limiter interface {
 // policyHolder is a member whose policy can be changed while it runs.
 type policyHolder interface {
 	ChangePolicy(change func(*recovery.Policy))
+	// Rejoining: it is trying to come back into the group.
+	Rejoining() bool
 }
 
 // Exec implements proxy.Admin.
@@ -165,10 +168,16 @@ func (s *statusSource) applier(ctx context.Context, name, text string) func() er
 			return nil
 		}
 		return func() error {
+			if name == "group_replication_autorejoin_tries" && h.Rejoining() {
+				return wire.NewError(3916, "HY000", "Cannot update the number of auto-rejoin retry attempts when an auto-rejoin process is already running.")
+			}
 			h.ChangePolicy(change)
 			s.remember(name, text)
 			return nil
 		}
+	}
+	if name == "group_replication_force_members" && s.member != nil {
+		return func() error { return s.forceMembers(ctx, text) }
 	}
 	n, err := strconv.ParseUint(text, 10, 63)
 	switch {
@@ -207,6 +216,20 @@ func (s *statusSource) applier(ctx context.Context, name, text string) func() er
 	return nil
 }
 
+// forceMembers answers as MySQL does where it refuses; nobody can be forced yet.
+func (s *statusSource) forceMembers(ctx context.Context, list string) error {
+	failed := func(why string) error {
+		return wire.NewError(4118, "HY000", "The 'SET GLOBAL group_replication_force_members=%s' command encountered a failure. %s", list, why)
+	}
+	switch {
+	case s.self(s.node.View()).State != httpapi.Online:
+		return failed("Member is not ONLINE, it is not possible to force a new group membership.")
+	case s.member.Majority(ctx):
+		return failed("The group_replication_force_members can only be updated when Group Replication is running and majority of the members are unreachable.")
+	}
+	return failed("This release cannot force a membership: start enough of the other members again.")
+}
+
 // policyChange is what a variable's new value means for the member's policy, nil
 // for nothing. text has been checked.
 func policyChange(name, text string) func(*recovery.Policy) {
@@ -215,6 +238,12 @@ func policyChange(name, text string) func(*recovery.Policy) {
 	switch name {
 	case "group_replication_member_expel_timeout":
 		return func(p *recovery.Policy) { p.ExpelTimeout = seconds }
+	case "group_replication_unreachable_majority_timeout":
+		return func(p *recovery.Policy) { p.MajorityTimeout = seconds }
+	case "group_replication_autorejoin_tries":
+		return func(p *recovery.Policy) { p.AutorejoinTries = n }
+	case "group_replication_exit_state_action":
+		return func(p *recovery.Policy) { p.ExitAction = recovery.ExitAction(text) }
 	}
 	return nil
 }

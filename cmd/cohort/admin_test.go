@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"strings"
 	"testing"
 	"time"
 
@@ -154,7 +155,12 @@ func (w *weighed) SetWeight(_ context.Context, n uint64) error {
 }
 
 // held is a policyHolder.
-type held struct{ policy recovery.Policy }
+type held struct {
+	policy    recovery.Policy
+	rejoining bool
+}
+
+func (h *held) Rejoining() bool { return h.rejoining }
 
 func (h *held) ChangePolicy(change func(*recovery.Policy)) { change(&h.policy) }
 
@@ -216,11 +222,18 @@ func TestSetVariables(t *testing.T) {
 	}
 	h := &held{}
 	s.life = h
-	if got := set("SUPER", proxy.Assignment{Scope: "GLOBAL", Name: "group_replication_member_expel_timeout", Value: num("7")}); got != "" {
-		t.Error(got)
+	for name, v := range map[string]sysvar.Value{"member_expel_timeout": num("7"), "unreachable_majority_timeout": num("8"),
+		"autorejoin_tries": num("9"), "exit_state_action": str("read_only")} {
+		if got := set("SUPER", proxy.Assignment{Scope: "GLOBAL", Name: "group_replication_" + name, Value: v}); got != "" {
+			t.Error(got)
+		}
 	}
-	if h.policy.ExpelTimeout != 7*time.Second {
+	if want := (recovery.Policy{ExpelTimeout: 7 * time.Second, MajorityTimeout: 8 * time.Second, AutorejoinTries: 9, ExitAction: recovery.ExitReadOnly}); h.policy != want {
 		t.Errorf("%+v", h.policy)
+	}
+	h.rejoining = true
+	if got := set("SUPER", proxy.Assignment{Scope: "GLOBAL", Name: "group_replication_autorejoin_tries", Value: num("1")}); !strings.HasPrefix(got, "3916 ") {
+		t.Error(got)
 	}
 	s.life = nil
 	if got := set("SUPER", weight("GLOBAL", "71")); got == "" {

@@ -133,7 +133,8 @@ func serve(ctx context.Context, cfg *config.Config, log zerolog.Logger) (err err
 
 // policy is the one that the member begins with.
 func policy(cfg *config.Config) recovery.Policy {
-	return recovery.Policy{ExpelTimeout: cfg.MemberExpelTimeout}
+	return recovery.Policy{ExpelTimeout: cfg.MemberExpelTimeout, MajorityTimeout: cfg.UnreachableMajorityTimeout,
+		AutorejoinTries: cfg.AutorejoinTries, ExitAction: recovery.ExitAction(cfg.ExitStateAction)}
 }
 
 // identify waits for mysqld to answer and reads who it is.

@@ -4,6 +4,7 @@ import (
 	"context"
 	"crypto/tls"
 	"crypto/x509"
+	"errors"
 	"fmt"
 	"os"
 
@@ -83,5 +84,8 @@ type ticket struct{ *router.Ticket }
 // Wait implements proxy.Ticket.
 func (t ticket) Wait(ctx context.Context) (proxy.Outcome, error) {
 	o, err := t.Ticket.Wait(ctx)
+	if errors.Is(err, router.ErrLeft) {
+		err = proxy.ErrLeft
+	}
 	return proxy.Outcome(o), err
 }

@@ -68,6 +68,8 @@ func (s *statusSource) self(v *state.View) httpapi.Self {
 		self.State, self.Role = m.State.String(), role(m.ID, v.Primary)
 	}
 	switch f := s.member.Fetch(); {
+	case s.member.Failed(): // out of the group against its will, which only it knows
+		self.State, self.Role = state.StateError.String(), ""
 	case !s.member.Wanted():
 	case f.Err != nil:
 		self.State, self.Role = state.StateError.String(), ""

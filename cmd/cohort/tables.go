@@ -24,7 +24,7 @@ func (s *statusSource) Table(_ context.Context, _ proxy.SessionInfo, name string
 }
 
 // membersTable is performance_schema.replication_group_members: the members that
-// are in the group, or this one alone while it is not.
+// are in the group, or this one alone while it is not, or not any more.
 func membersTable(v *state.View, self httpapi.Self, unreachable func(state.Member) bool) proxy.Table {
 	t := proxy.Table{Columns: []proxy.TableColumn{
 		{Name: "CHANNEL_NAME", CastType: "CHAR(64)"}, {Name: "MEMBER_ID", CastType: "CHAR(36)"},
@@ -34,6 +34,11 @@ func membersTable(v *state.View, self httpapi.Self, unreachable func(state.Membe
 	}}
 	if self.State == state.StateOffline.String() {
 		t.Rows = append(t.Rows, texts("", self.MemberID, self.Host, strconv.Itoa(self.Port), self.State, "", "", "COHORT"))
+		return t
+	}
+	if self.State == state.StateError.String() {
+		me, _ := v.MemberByUUID(self.MemberID)
+		t.Rows = append(t.Rows, texts(applierChannel, self.MemberID, self.Host, strconv.Itoa(self.Port), self.State, "", me.Info.MysqldVersion, "COHORT"))
 		return t
 	}
 	for _, m := range v.Members {

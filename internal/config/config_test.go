@@ -168,7 +168,7 @@ func TestPrecedence(t *testing.T) {
 	if err := os.WriteFile(file, []byte("[cohort]\ncohort_log_level=warn\ncohort_log_format=json\ncohort_wait_timeout=5\n"), 0o600); err != nil {
 		t.Fatal(err)
 	}
-	env := []string{"COHORT_LOG_LEVEL=error", "COHORT_LOG_FORMAT=console", "PATH=x", "COHORT_GROUP_REPLICATION_MEMBER_WEIGHT=9", "COHORT_GROUP_REPLICATION_AUTOREJOIN_TRIES=7", "COHORT_PORT=tcp://x"}
+	env := []string{"COHORT_LOG_LEVEL=error", "COHORT_LOG_FORMAT=console", "PATH=x", "COHORT_GROUP_REPLICATION_MEMBER_WEIGHT=9", "COHORT_GROUP_REPLICATION_CLONE_THRESHOLD=7", "COHORT_PORT=tcp://x"}
 	for _, args := range [][]string{
 		{"--config=" + file, "--cohort-log-level=trace"},
 		{"--cohort_log_level=trace", "--defaults-file", file},
@@ -183,7 +183,7 @@ func TestPrecedence(t *testing.T) {
 		if len(l.Warnings) != 1 || !strings.Contains(l.Warnings[0], "COHORT_PORT") {
 			t.Errorf("warnings %q", l.Warnings)
 		}
-		if d := l.Deferred(); len(d) != 1 || d[0].Name != "group_replication_autorejoin_tries" {
+		if d := l.Deferred(); len(d) != 1 || d[0].Name != "group_replication_clone_threshold" {
 			t.Errorf("deferred %v", d)
 		}
 	}

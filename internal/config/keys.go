@@ -75,17 +75,21 @@ type Config struct {
 	// waiting, and a member whose process has ended is not waited for.
 	MemberExpelTimeout time.Duration `key:"group_replication_member_expel_timeout" def:"5" min:"0" max:"3600" unit:"seconds" live:"yes"`
 
-	// UnreachableMajorityTimeout: How long a member without a majority waits
-	// before it takes its exit action. 0 means for ever.
-	UnreachableMajorityTimeout time.Duration `key:"group_replication_unreachable_majority_timeout" def:"0" min:"0" max:"31536000" unit:"seconds" live:"yes" later:"expelling"`
+	// UnreachableMajorityTimeout: How long a member that has lost its majority waits
+	// before it is out of the group: clients that wait get error 3100, its state is
+	// ERROR, and it tries to rejoin. 0 means for ever.
+	UnreachableMajorityTimeout time.Duration `key:"group_replication_unreachable_majority_timeout" def:"0" min:"0" max:"31536000" unit:"seconds" live:"yes"`
 
-	// AutorejoinTries: How often an expelled member tries to come back by
-	// itself.
-	AutorejoinTries uint64 `key:"group_replication_autorejoin_tries" def:"3" min:"0" max:"2016" unit:"tries" live:"yes" later:"expelling"`
+	// AutorejoinTries: How often a member that was expelled, or without a majority
+	// for too long, tries to come back by itself before it takes its exit action:
+	// at once, and then every 5 minutes or when the majority is back.
+	AutorejoinTries uint64 `key:"group_replication_autorejoin_tries" def:"3" min:"0" max:"2016" unit:"tries" live:"yes"`
 
-	// ExitStateAction: What a member does with its mysqld when it leaves the
-	// group against its will.
-	ExitStateAction string `key:"group_replication_exit_state_action" def:"OFFLINE_MODE" enum:"READ_ONLY,OFFLINE_MODE,ABORT_SERVER" live:"yes" later:"expelling"`
+	// ExitStateAction: What a member does that is out of the group against its will
+	// and cannot come back. Its mysqld takes no writes in any case. READ_ONLY: its
+	// clients read there; OFFLINE_MODE: its mysqld refuses all without
+	// CONNECTION_ADMIN; ABORT_SERVER: its mysqld is shut down and the process ends.
+	ExitStateAction string `key:"group_replication_exit_state_action" def:"OFFLINE_MODE" enum:"READ_ONLY,OFFLINE_MODE,ABORT_SERVER" live:"yes"`
 
 	// IPAllowlist: Networks from which members are accepted, separated by
 	// commas, or AUTOMATIC for the private networks of this host.
