@@ -71,7 +71,12 @@ func serve(ctx context.Context, cfg *config.Config, log zerolog.Logger) (err err
 	if threshold == 0 {
 		threshold = -1
 	}
+	memberTLS, allowed, err := memberAccess(cfg, log)
+	if err != nil {
+		return err
+	}
 	node, err := consensus.New(consensus.Config{
+		TLS: memberTLS, Allowlist: allowed,
 		Dir: filepath.Join(cfg.DataDir, "log"), GroupName: cfg.GroupName, ReplicaID: replica, LocalAddress: cfg.LocalAddress,
 		InitialMembers: seeds, Store: store, Observer: observers{rt, stats}, Logger: logging.Component(log, "consensus"),
 		CompressionThreshold: threshold, FragmentSize: int(cfg.FragmentSize(consensus.DefaultFragmentSize)), FollowPrimary: true,
@@ -90,7 +95,7 @@ func serve(ctx context.Context, cfg *config.Config, log zerolog.Logger) (err err
 		BinlogSpace: int64(cfg.BinlogSpace), Members: len(seeds), Failed: failed,
 		Policy:  policy(cfg),
 		Standby: !cfg.StartOnBoot, CommitterConns: int(cfg.CommitterConnections), TransactionSizeLimit: int64(cfg.TransactionSizeLimit),
-		Node: node, Store: store, Router: rt, UUID: id.ServerUUID, ServerVersion: id.Version, Logger: logging.Component(log, "member"),
+		TLS: memberTLS, Allowlist: allowed, Node: node, Store: store, Router: rt, UUID: id.ServerUUID, ServerVersion: id.Version, Logger: logging.Component(log, "member"),
 	})
 	if err != nil {
 		return err
