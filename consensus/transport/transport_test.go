@@ -414,6 +414,11 @@ func TestAllowlist(t *testing.T) {
 	if closed.received() > 0 {
 		t.Fatal("a message passed the allowlist")
 	}
+	// It tries on, and the log does not grow with that.
+	eventually(t, "more refusals", func() bool { return strings.Count(closed.log.text(), "refused:") >= 4 })
+	if n := strings.Count(closed.log.text(), `"level":"warn"`); n != 1 {
+		t.Fatalf("%d warnings", n)
+	}
 }
 
 func TestTLSModes(t *testing.T) {
