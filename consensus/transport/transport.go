@@ -195,8 +195,11 @@ func (t *Transport) checkClaim(replica uint64, address string) error {
 	}
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	if known, ok := t.claimed[replica]; ok && known != address {
-		return fmt.Errorf("replica %d was at %s before, not at %s", replica, known, address)
+	if known, ok := t.claimed[replica]; ok {
+		if known != address {
+			return fmt.Errorf("replica %d was at %s before, not at %s", replica, known, address)
+		}
+		return nil
 	}
 	if len(t.claimed) >= maxClaims {
 		return errors.New("too many replicas that are not known")
