@@ -38,7 +38,7 @@ type DonorOptions struct {
 	// RowsTimeout is how long a donor may be silent; 0: peer.DefaultRowsTimeout.
 	RowsTimeout time.Duration
 	// TLS is that of the members' channel; nil: none.
-	TLS    *tls.Config
+	TLS    func(host string) *tls.Config
 	Logger zerolog.Logger
 }
 

@@ -15,6 +15,7 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
+	"net"
 	"os"
 	"path/filepath"
 	"strings"
@@ -27,8 +28,10 @@ import (
 
 	"cohort/consensus"
 	"cohort/consensus/state"
+	"cohort/internal/allowlist"
 	"cohort/internal/binlog/feed"
 	"cohort/internal/binlog/groupbinlog"
+	"cohort/internal/grouptls"
 	"cohort/internal/peer"
 	"cohort/router"
 )
@@ -58,6 +61,10 @@ type Options struct {
 	// FeedAddress and PeerAddress are where the feed and the members' own
 	// channel listen.
 	FeedAddress, PeerAddress string
+	// TLS encrypts the members' own channel, and Allowlist says who may connect
+	// to it; nil: it is not encrypted, and everybody.
+	TLS       *grouptls.Config
+	Allowlist *allowlist.List
 	// CommitterConns is the number of connections that carry out verdicts.
 	CommitterConns int
 	// TransactionSizeLimit in bytes, 0 for none.
@@ -129,13 +136,22 @@ func New(opt Options) (*Member, error) {
 	m := &Member{policy: opt.Policy, timing: defaultTiming, holds: holds{new: make(chan struct{}, 1)},
 		control: control{wanted: !opt.Standby, changed: make(chan struct{})}, opt: opt, log: opt.Logger, password: pw, compliance: newCompliance(opt.Router.LastDirect)}
 	opt.Info.PeerToken = peer.NewToken()
-	m.peers, err = peer.NewServer(peer.Options{Addr: opt.PeerAddress, MemberID: opt.UUID, Token: opt.Info.PeerToken,
+	po := peer.Options{Addr: opt.PeerAddress, MemberID: opt.UUID, Token: opt.Info.PeerToken,
 		Source: opt.Router.Tracker(opt.ReplicaID), OnNotice: opt.Router.Prepared, Rows: opt.Store,
-		Handlers: map[string]peer.Handler{methodHold: m.onHold}, Logger: m.log.With().Str("component", "peer").Logger()})
+		Handlers: map[string]peer.Handler{methodHold: m.onHold}, Logger: m.log.With().Str("component", "peer").Logger()}
+	if opt.TLS != nil {
+		po.TLS = opt.TLS.Server()
+	}
+	if opt.Allowlist != nil {
+		po.Admit = opt.Allowlist.Check
+	}
+	m.peers, err = peer.NewServer(po)
 	if err != nil {
 		return nil, fmt.Errorf("recovery: %w", err)
 	}
-	opt.Info.PeerAddress = m.peers.Addr().String()
+	if opt.Info.PeerAddress, err = peerAddress(opt.PeerAddress, m.peers.Addr()); err != nil {
+		return nil, errors.Join(err, m.peers.Close())
+	}
 	m.opt.Info = opt.Info
 	m.feed, err = feed.New(feed.Options{Store: opt.Store, GroupUUID: opt.GroupName, Listen: opt.FeedAddress,
 		ServerUUID: feedUUID(opt.UUID), ServerVersion: opt.ServerVersion,
@@ -144,6 +160,20 @@ func New(opt Options) (*Member, error) {
 		return nil, errors.Join(fmt.Errorf("recovery: %w", err), m.peers.Close())
 	}
 	return m, nil
+}
+
+// peerAddress is what the others are told: the host as it was configured, since
+// certificates are for names, and the port that the listener got.
+func peerAddress(configured string, real net.Addr) (string, error) {
+	host, _, err := net.SplitHostPort(configured)
+	if err != nil {
+		return "", fmt.Errorf("recovery: %w", err)
+	}
+	_, port, err := net.SplitHostPort(real.String())
+	if err != nil {
+		return "", fmt.Errorf("recovery: %w", err)
+	}
+	return net.JoinHostPort(host, port), nil
 }
 
 // skip is the feed's: what the primary commits itself does not come by the feed.

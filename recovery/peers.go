@@ -43,12 +43,16 @@ func (m *Member) followPeers(ctx context.Context) error {
 				continue
 			}
 			tracker := m.opt.Router.Tracker(id)
-			s := peer.NewSubscriber(peer.SubscriberOptions{
+			so := peer.SubscriberOptions{
 				Self:      m.opt.UUID,
 				Target:    func() (peer.Target, bool) { return m.peerTarget(id) },
 				OnApplied: func(u applied.Update) { follow(tracker, u) },
 				Logger:    m.log.With().Str("component", "peer").Logger(),
-			})
+			}
+			if m.opt.TLS != nil {
+				so.TLS = m.opt.TLS.Client
+			}
+			s := peer.NewSubscriber(so)
 			m.subs.byID.Store(id, s)
 			wg.Go(func() { _ = s.Run(ctx) }) // ends with ctx only
 		}

@@ -71,9 +71,18 @@ func serve(ctx context.Context, cfg *config.Config, log zerolog.Logger) (err err
 	if threshold == 0 {
 		threshold = -1
 	}
-	donors := recovery.NewDonors(recovery.DonorOptions{ReplicaID: replica, UUID: id.ServerUUID, RetryCount: cfg.RecoveryRetryCount,
-		ReconnectInterval: cfg.RecoveryReconnectInterval, Logger: logging.Component(log, "recovery")})
+	memberTLS, allowed, err := memberAccess(cfg, log)
+	if err != nil {
+		return err
+	}
+	donorOptions := recovery.DonorOptions{ReplicaID: replica, UUID: id.ServerUUID, RetryCount: cfg.RecoveryRetryCount,
+		ReconnectInterval: cfg.RecoveryReconnectInterval, Logger: logging.Component(log, "recovery")}
+	if memberTLS != nil {
+		donorOptions.TLS = memberTLS.Client
+	}
+	donors := recovery.NewDonors(donorOptions)
 	node, err := consensus.New(consensus.Config{
+		TLS: memberTLS, Allowlist: allowed,
 		Dir: filepath.Join(cfg.DataDir, "log"), GroupName: cfg.GroupName, ReplicaID: replica, LocalAddress: cfg.LocalAddress,
 		InitialMembers: seeds, Store: store, Observer: observers{rt, stats}, Logger: logging.Component(log, "consensus"),
 		CompressionThreshold: threshold, FragmentSize: int(cfg.FragmentSize(consensus.DefaultFragmentSize)), FollowPrimary: true,
@@ -92,7 +101,7 @@ func serve(ctx context.Context, cfg *config.Config, log zerolog.Logger) (err err
 		BinlogSpace: int64(cfg.BinlogSpace), Members: len(seeds), Failed: failed,
 		Policy:  policy(cfg),
 		Standby: !cfg.StartOnBoot, CommitterConns: int(cfg.CommitterConnections), TransactionSizeLimit: int64(cfg.TransactionSizeLimit),
-		Node: node, Store: store, Donors: donors, Router: rt, UUID: id.ServerUUID, ServerVersion: id.Version, Logger: logging.Component(log, "member"),
+		TLS: memberTLS, Allowlist: allowed, Node: node, Store: store, Donors: donors, Router: rt, UUID: id.ServerUUID, ServerVersion: id.Version, Logger: logging.Component(log, "member"),
 	})
 	if err != nil {
 		return err

@@ -273,7 +273,7 @@ func BenchmarkReturn(b *testing.B) {
 	}
 }
 
-// BenchmarkRoundTrip has reads (a message each way to two members, without a
+// BenchmarkRoundTrip has a group that only sends heartbeats (its CPU counts), reads (a message each way to two members, without a
 // disk) and proposals of 200 bytes and 100 kB, each made at a follower, by one
 // and by 32.
 func BenchmarkRoundTrip(b *testing.B) {
@@ -306,6 +306,7 @@ func BenchmarkRoundTrip(b *testing.B) {
 			name string
 			f    func(context.Context) error
 		}{
+			{"idle10ms", func(context.Context) error { time.Sleep(10 * time.Millisecond); return nil }},
 			{"read", func(ctx context.Context) error { _, err := h.nh.SyncRead(ctx, 1, nil); return err }},
 			{"200B", func(ctx context.Context) error { _, err := h.nh.SyncPropose(ctx, h.session, cmd[:200]); return err }},
 			{"100kB", func(ctx context.Context) error { _, err := h.nh.SyncPropose(ctx, h.session, cmd); return err }},

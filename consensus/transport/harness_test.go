@@ -8,6 +8,7 @@ import (
 	"net"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -57,6 +58,7 @@ type member struct {
 	*Transport
 	addr string
 	log  *logbook
+	sent atomic.Uint64 // by beats
 
 	mu     sync.Mutex
 	got    []raftpb.MessageBatch
@@ -68,6 +70,16 @@ func (m *member) received() int {
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	return len(m.got)
+}
+
+// latest is the number of the newest of the beats that arrived.
+func (m *member) latest() (n uint64) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	for _, b := range m.got {
+		n = max(n, b.Requests[0].Commit)
+	}
+	return n
 }
 
 // newMember starts a transport at an address of the system's choice.
@@ -137,7 +149,9 @@ func beats(t testing.TB, from *member, to string, replica uint64) (stop func()) 
 		tick := time.NewTicker(10 * time.Millisecond)
 		defer tick.Stop()
 		for {
-			_ = c.SendMessageBatch(heartbeat(from.o.Replica, replica)) // only after Close
+			b := heartbeat(from.o.Replica, replica)
+			b.Requests[0].Commit = from.sent.Add(1)
+			_ = c.SendMessageBatch(b) // fails only after Close
 			select {
 			case <-tick.C:
 			case <-quit:

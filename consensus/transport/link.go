@@ -3,9 +3,11 @@ package transport
 import (
 	"context"
 	"errors"
+	"io"
 	"net"
 	"os"
 	"sync"
+	"syscall"
 	"time"
 
 	"github.com/lni/dragonboat/v4/raftio"
@@ -159,7 +161,11 @@ func (l *link) run() {
 				log.Warn().Err(err).Msg("log connection: cannot connect; trying on")
 			}
 			limit := maxPause
-			if errors.As(err, new(handshakeError)) {
+			switch {
+			case !errors.As(err, new(handshakeError)):
+			case errors.Is(err, io.EOF), errors.Is(err, syscall.ECONNRESET):
+				limit = maxHungUpPause
+			default:
 				limit = maxRefusedPause
 			}
 			pause = min(pause, limit)

@@ -11,6 +11,7 @@ import (
 	"time"
 
 	"github.com/lni/dragonboat/v4/raftpb"
+	"github.com/rs/zerolog"
 )
 
 // accept serves whoever connects until Close.
@@ -52,14 +53,14 @@ func (t *Transport) serve(nc net.Conn) {
 	if t.o.Allowlist != nil {
 		// Before a byte is read.
 		if err := t.o.Allowlist.Check(t.ctx, nc.RemoteAddr()); err != nil {
-			log.Warn().Err(err).Msg("log connection: refused")
+			t.logRefusal(log, nc, err)
 			return
 		}
 	}
 	in, h, err := t.welcome(nc)
 	if err != nil {
 		if t.ctx.Err() == nil && !errors.Is(err, io.EOF) {
-			log.Warn().Err(err).Msg("log connection: refused")
+			t.logRefusal(log, nc, err)
 		}
 		return
 	}
@@ -72,6 +73,33 @@ func (t *Transport) serve(nc net.Conn) {
 	default:
 		log.Debug().Err(err).Msg("log connection: ended")
 	}
+}
+
+// Whoever is refused tries again a few times a second, for as long as it lives:
+// the same about the same host is logged once in refusalInterval.
+const (
+	refusalInterval = 30 * time.Second
+	maxRefusals     = 1000 // kept; a stranger could invent more
+)
+
+func (t *Transport) logRefusal(log zerolog.Logger, nc net.Conn, err error) {
+	host, _, _ := net.SplitHostPort(nc.RemoteAddr().String())
+	what := host + " " + reason(err)
+	t.mu.Lock()
+	last, now := t.refused[what], time.Now()
+	again := now.Sub(last) < refusalInterval
+	if !again {
+		if len(t.refused) >= maxRefusals {
+			clear(t.refused)
+		}
+		t.refused[what] = now
+	}
+	t.mu.Unlock()
+	if again {
+		log.Debug().Err(err).Msg("log connection: refused")
+		return
+	}
+	log.Warn().Err(err).Msg("log connection: refused")
 }
 
 // inConn is a connection of a member that was let in.

@@ -41,7 +41,8 @@ const (
 	holdTimeout      = 250 * time.Millisecond // how long a message waits for a connection that is being made
 	minPause         = 10 * time.Millisecond  // between failed attempts, doubling
 	maxPause         = 100 * time.Millisecond
-	maxRefusedPause  = time.Second // when somebody answers and does not let us in
+	maxHungUpPause   = 250 * time.Millisecond // when somebody answers and hangs up, which may be a proxy in between
+	maxRefusedPause  = time.Second            // when the other side says no
 	chunkTimeout     = 30 * time.Second
 )
 
@@ -91,7 +92,7 @@ var keepAlive = net.KeepAliveConfig{Enable: true, Idle: 5 * time.Second, Interva
 // Create implements config.TransportFactory.
 func (f *Factory) Create(c config.NodeHostConfig, messages raftio.MessageHandler, chunks raftio.ChunkHandler) raftio.ITransport {
 	t := &Transport{o: f.o, self: c.RaftAddress, listen: c.GetListenAddress(), messages: messages, chunks: chunks,
-		claimed: make(map[uint64]string), slots: make(chan struct{}, maxConns)}
+		claimed: make(map[uint64]string), refused: make(map[string]time.Time), slots: make(chan struct{}, maxConns)}
 	t.ctx, t.cancel = context.WithCancel(context.Background())
 	return t
 }
@@ -122,7 +123,8 @@ type Transport struct {
 
 	mu      sync.Mutex // goroutines are started under it, and not after cancel
 	wg      sync.WaitGroup
-	claimed map[uint64]string // by replicas that Address does not know
+	claimed map[uint64]string    // by replicas that Address does not know
+	refused map[string]time.Time // when what was logged about whom
 }
 
 var _ raftio.ITransport = (*Transport)(nil)
@@ -193,8 +195,11 @@ func (t *Transport) checkClaim(replica uint64, address string) error {
 	}
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	if known, ok := t.claimed[replica]; ok && known != address {
-		return fmt.Errorf("replica %d was at %s before, not at %s", replica, known, address)
+	if known, ok := t.claimed[replica]; ok {
+		if known != address {
+			return fmt.Errorf("replica %d was at %s before, not at %s", replica, known, address)
+		}
+		return nil
 	}
 	if len(t.claimed) >= maxClaims {
 		return errors.New("too many replicas that are not known")

@@ -225,6 +225,8 @@ func TestValidate(t *testing.T) {
 		"group_replication_group_seeds=127.0.0.1:33061,h:1,h:1": "names h:1 twice",
 		"group_replication_group_seeds=" + ten:                  "at most 9",
 		"cohort_ssl_cert=/x":                                    "given together",
+		"cohort_member_ssl_key=/x":                              "given together",
+		"group_replication_ssl_mode=VERIFY_CA":                  "needs cohort_member_ssl_ca",
 		"group_replication_single_primary_mode=OFF":             "not there yet",
 		"group_replication_enforce_update_everywhere_checks=ON": "Cannot enable",
 	} {
@@ -239,6 +241,21 @@ func TestValidate(t *testing.T) {
 	for size, want := range map[uint64]int{0: 1 << 20, 1: 1 << 10, 5000: 5000, 10485760: 1 << 20} {
 		if got := (&Config{CommunicationMaxMessageSize: size}).FragmentSize(1 << 20); got != want {
 			t.Errorf("fragments of %d: %d", size, got)
+		}
+	}
+	for line, want := range map[string][3]string{
+		"": {},
+		"cohort_ssl_ca=/a\ncohort_ssl_cert=/b\ncohort_ssl_key=/c\ngroup_replication_ssl_mode=VERIFY_IDENTITY":            {"/a", "/b", "/c"},
+		"cohort_ssl_cert=/b\ncohort_ssl_key=/c\ncohort_member_ssl_ca=/d\ngroup_replication_ssl_mode=verify_ca":           {"/d", "/b", "/c"},
+		"cohort_ssl_ca=/a\ncohort_ssl_cert=/b\ncohort_ssl_key=/c\ncohort_member_ssl_cert=/e\ncohort_member_ssl_key=/f\n": {"/a", "/e", "/f"},
+	} {
+		c, err := read(t, good+line+"\n")
+		if err != nil {
+			t.Fatal(err)
+		}
+		ca, cert, key := c.MemberTLS()
+		if err := c.Validate(); err != nil || [3]string{ca, cert, key} != want {
+			t.Errorf("%q: %s %s %s, %v", line, ca, cert, key, err)
 		}
 	}
 	one := Default()

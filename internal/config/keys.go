@@ -91,13 +91,18 @@ type Config struct {
 	// CONNECTION_ADMIN; ABORT_SERVER: its mysqld is shut down and the process ends.
 	ExitStateAction string `key:"group_replication_exit_state_action" def:"OFFLINE_MODE" enum:"READ_ONLY,OFFLINE_MODE,ABORT_SERVER" live:"yes"`
 
-	// IPAllowlist: Networks from which members are accepted, separated by
-	// commas, or AUTOMATIC for the private networks of this host.
-	IPAllowlist string `key:"group_replication_ip_allowlist" def:"AUTOMATIC" kind:"allowlist" live:"yes" later:"TLS and allowlists between members"`
+	// IPAllowlist: From where members are accepted: addresses, networks, names
+	// and names/bits, separated by commas, or AUTOMATIC for loopback and the
+	// private networks of this host. The hosts in group_replication_group_seeds
+	// always are. An address passes by a name only if its own name leads back to
+	// it.
+	IPAllowlist string `key:"group_replication_ip_allowlist" def:"AUTOMATIC" kind:"allowlist" live:"yes"`
 
-	// SSLMode: Encryption between members. Connections between members are NOT
-	// encrypted in this release, whatever this says: use a network you trust.
-	SSLMode string `key:"group_replication_ssl_mode" def:"REQUIRED" enum:"DISABLED,REQUIRED,VERIFY_CA,VERIFY_IDENTITY" live:"no" later:"TLS and allowlists between members"`
+	// SSLMode: Encryption between members, equal on all of them. REQUIRED
+	// encrypts and authenticates nobody; VERIFY_CA wants of both sides a
+	// certificate of cohort_member_ssl_ca, VERIFY_IDENTITY also that it is for
+	// the host of the member's address.
+	SSLMode string `key:"group_replication_ssl_mode" def:"REQUIRED" enum:"DISABLED,REQUIRED,VERIFY_CA,VERIFY_IDENTITY" live:"no"`
 
 	// RecoveryRetryCount: How many attempts to fetch what the ordered log no
 	// longer holds from other members may fail in a row before this member gives
@@ -305,8 +310,20 @@ type Config struct {
 	// another member.
 	LogSpace uint64 `key:"cohort_log_space" def:"1073741824" min:"8388608" max:"1099511627776" unit:"bytes" live:"no"`
 
+	// MemberSSLCA: The file with the authorities of the members' certificates,
+	// needed from group_replication_ssl_mode=VERIFY_CA on. Empty: cohort_ssl_ca.
+	MemberSSLCA string `key:"cohort_member_ssl_ca" kind:"path" live:"no"`
+
+	// MemberSSLCert: The certificate file shown to other members, by whichever
+	// side connects. Empty: that of cohort_ssl_cert, or else, up to REQUIRED, a
+	// self-signed one made at each start. Give cohort_member_ssl_key with it.
+	MemberSSLCert string `key:"cohort_member_ssl_cert" kind:"path" live:"no"`
+
+	// MemberSSLKey: The private key file of cohort_member_ssl_cert.
+	MemberSSLKey string `key:"cohort_member_ssl_key" kind:"path" live:"no"`
+
 	// SSLCert: The certificate file shown to clients. Empty: a self-signed one
-	// is generated in the data directory. Give cohort_ssl_key with it.
+	// is made at each start. Give cohort_ssl_key with it.
 	SSLCert string `key:"cohort_ssl_cert" kind:"path" live:"no"`
 
 	// SSLKey: The private key file of cohort_ssl_cert.

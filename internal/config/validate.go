@@ -33,6 +33,12 @@ func (c *Config) Validate() error {
 	if (c.SSLCert == "") != (c.SSLKey == "") {
 		say("cohort_ssl_cert and cohort_ssl_key must be given together")
 	}
+	if (c.MemberSSLCert == "") != (c.MemberSSLKey == "") {
+		say("cohort_member_ssl_cert and cohort_member_ssl_key must be given together")
+	}
+	if ca, cert, _ := c.MemberTLS(); strings.HasPrefix(c.SSLMode, "VERIFY_") && (ca == "" || cert == "") {
+		say("group_replication_ssl_mode=%s needs cohort_member_ssl_ca, cohort_member_ssl_cert and cohort_member_ssl_key", c.SSLMode)
+	}
 	if !c.SinglePrimaryMode {
 		say("group_replication_single_primary_mode=OFF: multi-primary mode is not there yet")
 	}
@@ -94,6 +100,19 @@ func (c *Config) PeerListenAddress() string {
 		return c.PeerAddress
 	}
 	return net.JoinHostPort(c.LocalHost(), "0")
+}
+
+// MemberTLS returns the files used between members: cohort_member_ssl_*, or
+// cohort_ssl_*, as Group Replication takes the server's own.
+func (c *Config) MemberTLS() (ca, cert, key string) {
+	ca, cert, key = c.MemberSSLCA, c.MemberSSLCert, c.MemberSSLKey
+	if ca == "" {
+		ca = c.SSLCA
+	}
+	if cert == "" {
+		cert, key = c.SSLCert, c.SSLKey
+	}
+	return ca, cert, key
 }
 
 // Advertised is the host and port shown to clients, given the port that the

@@ -446,7 +446,36 @@ func TestTLS(t *testing.T) {
 		o.Source = applied.New(applied.Set{Low: 4})
 		o.TLS = &tls.Config{Certificates: []tls.Certificate{{Certificate: [][]byte{der}, PrivateKey: key}}}
 	})
-	f := follow(t, target, func(o *SubscriberOptions) { o.TLS = &tls.Config{InsecureSkipVerify: true} })
+	f := follow(t, target, func(o *SubscriberOptions) {
+		o.TLS = func(host string) *tls.Config {
+			if host != "127.0.0.1" {
+				return &tls.Config{}
+			}
+			return &tls.Config{InsecureSkipVerify: true}
+		}
+	})
+	f.reaches(t, 4)
+}
+
+func TestAdmit(t *testing.T) {
+	var asked atomic.Int64
+	var open atomic.Bool
+	_, target, _ := server(t, func(o *Options) {
+		o.Source = applied.New(applied.Set{Low: 4})
+		o.Admit = func(_ context.Context, remote net.Addr) error {
+			asked.Add(1)
+			if !open.Load() {
+				return errors.New("not from " + remote.String())
+			}
+			return nil
+		}
+	})
+	f := follow(t, target, nil)
+	eventually(t, "a few refusals", func() bool { return asked.Load() >= 3 })
+	if ups, _ := f.counts(); ups > 0 {
+		t.Fatal("an address that is not admitted came in")
+	}
+	open.Store(true)
 	f.reaches(t, 4)
 }
 

@@ -71,6 +71,9 @@ type Options struct {
 	Rows *groupbinlog.Store
 	// TLS encrypts the channel when given.
 	TLS *tls.Config
+	// Admit says from which addresses connections are accepted, before anything
+	// is read; nil: from all.
+	Admit func(ctx context.Context, remote net.Addr) error
 	// Heartbeat, Timeout and MaxConns default to the constants above, RowsTimeout
 	// to DefaultRowsTimeout.
 	Heartbeat, Timeout, RowsTimeout time.Duration
@@ -179,6 +182,12 @@ func (s *Server) serve(ctx context.Context, nc net.Conn) {
 	defer closeOnDone(ctx, nc)()
 	c := newConn(nc, s.o.Timeout)
 	log := s.o.Logger.With().Stringer("remote", nc.RemoteAddr()).Logger()
+	if s.o.Admit != nil {
+		if err := s.o.Admit(ctx, nc.RemoteAddr()); err != nil {
+			log.Warn().Err(err).Msg("peer channel: connection refused")
+			return
+		}
+	}
 	member, login, err := s.handshake(c)
 	if err != nil {
 		log.Warn().Err(err).Msg("peer channel: connection refused")

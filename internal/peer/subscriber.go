@@ -52,9 +52,10 @@ type SubscriberOptions struct {
 	OnHeartbeat func(state []byte)
 	// OnDown is called when a connection that was up has ended; never otherwise.
 	OnDown func(error)
-	// Dial defaults to net.Dialer's; TLS, if given, is put on top.
+	// Dial defaults to net.Dialer's; TLS, if given, is put on top, for the host of
+	// the target's address.
 	Dial func(ctx context.Context, network, addr string) (net.Conn, error)
-	TLS  *tls.Config
+	TLS  func(host string) *tls.Config
 	// Heartbeat, Timeout and RowsTimeout default as for the server.
 	Heartbeat, Timeout, RowsTimeout time.Duration
 	Logger                          zerolog.Logger
@@ -207,7 +208,11 @@ func (s *Subscriber) connectAs(ctx context.Context, t Target, login frameType) (
 		return nil, fmt.Errorf("peer: %w", err)
 	}
 	if s.o.TLS != nil {
-		nc = tls.Client(nc, s.o.TLS)
+		host, _, err := net.SplitHostPort(t.Addr)
+		if err != nil {
+			return nil, errors.Join(fmt.Errorf("peer: %w", err), nc.Close())
+		}
+		nc = tls.Client(nc, s.o.TLS(host))
 	}
 	release := closeOnDone(ctx, nc)
 	c := newConn(nc, s.o.Timeout)
