@@ -6,7 +6,6 @@ import (
 	"sync"
 	"testing"
 	"time"
-
 )
 
 // clients stand for a member's proxy: what runs is what the test says.
