@@ -147,6 +147,13 @@ func TestAttention(t *testing.T) {
 	check("another life since", 60, 60)
 }
 
+// quickly suspects after as short a silence as a busy machine has none of.
+func quickly(t *testing.T) {
+	old := suspectSilence
+	suspectSilence = 4 * time.Second
+	t.Cleanup(func() { suspectSilence = old }) // when the members have ended
+}
+
 // watched is a member as the detector of the others sees it: a log and a peer
 // channel. No mysqld is needed to be alive or dead.
 type watched struct {
@@ -274,9 +281,7 @@ func TestDetectorNoticesARefusedChannel(t *testing.T) {
 // A member that says nothing while its connections are up, as one that is
 // stopped: it is reported, can join anew, and is reported again.
 func TestDetectorNoticesSilence(t *testing.T) {
-	old := suspectSilence
-	suspectSilence = 4 * time.Second
-	t.Cleanup(func() { suspectSilence = old }) // when the members have ended
+	quickly(t)
 	all := newWatched(t, 3, 1, Policy{})
 	if err := all[1].node.TransferLeader(t.Context(), 2); err != nil {
 		t.Fatal(err)
@@ -300,6 +305,7 @@ func TestDetectorNoticesSilence(t *testing.T) {
 // A suspicion costs a secondary nothing but the look of it, and a primary its
 // place, until the time to expel it has come.
 func TestSuspicionBeforeExpulsion(t *testing.T) {
+	quickly(t)
 	for _, primary := range []bool{false, true} {
 		t.Run(fmt.Sprint("primary ", primary), func(t *testing.T) {
 			mute := uint64(3)

@@ -20,13 +20,16 @@ var (
 )
 
 const (
-	// beatEvery is the pause between two looks at mysqld, beatWait how long it may
-	// take to answer one, and beatTries how many in a row say the same before it is
-	// believed: a busy machine has stalls of a second.
+	// beatEvery is the pause between two looks at mysqld, and beatTries how many in
+	// a row say the same before it is believed: a busy machine has stalls of a
+	// second.
 	beatEvery = 500 * time.Millisecond
-	beatWait  = 1500 * time.Millisecond
 	beatTries = 3
 )
+
+// beatWait is how long mysqld may take to answer a look. A variable for the tests
+// only.
+var beatWait = 1500 * time.Millisecond
 
 // beat is one look at mysqld.
 type beat struct {

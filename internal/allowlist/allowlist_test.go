@@ -125,7 +125,9 @@ func TestCheck(t *testing.T) {
 		}
 	}
 	l, err := New(Options{Entries: "10.0.0.1", Resolver: dns, Logger: zerolog.Nop(),
-		Members: func() []string { return []string{"192.0.2.9:1", "[2001:db8::99]:1", "seed.example.com:1", "gone.example.com:1", "nonsense"} }})
+		Members: func() []string {
+			return []string{"192.0.2.9:1", "[2001:db8::99]:1", "seed.example.com:1", "gone.example.com:1", "nonsense"}
+		}})
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -33,7 +33,9 @@ func TestSuspicion(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
-	t.Cleanup(func() { _, _ = syscall.Kill(victim.Pid, syscall.SIGCONT), syscall.Kill(victim.MysqldPid, syscall.SIGCONT) })
+	t.Cleanup(func() {
+		_, _ = syscall.Kill(victim.Pid, syscall.SIGCONT), syscall.Kill(victim.MysqldPid, syscall.SIGCONT)
+	})
 	shows := func(want string) {
 		t.Helper()
 		eventually(t, func() error {
