@@ -451,7 +451,7 @@ func TestFetchIsInterrupted(t *testing.T) {
 			c.open(absent)
 			select {
 			case <-reached:
-			case <-time.After(time.Minute):
+			case <-time.After(patience):
 				t.Fatal("no rows are fetched")
 			}
 			if n := absent.store.LastN(); n != 29 {

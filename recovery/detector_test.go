@@ -147,6 +147,13 @@ func TestAttention(t *testing.T) {
 	check("another life since", 60, 60)
 }
 
+// quickly suspects after as short a silence as a busy machine has none of.
+func quickly(t *testing.T) {
+	old := suspectSilence
+	suspectSilence = 4 * time.Second
+	t.Cleanup(func() { suspectSilence = old }) // when the members have ended
+}
+
 // watched is a member as the detector of the others sees it: a log and a peer
 // channel. No mysqld is needed to be alive or dead.
 type watched struct {
@@ -223,13 +230,6 @@ func newWatched(t *testing.T, size int, mute uint64, policy Policy) []*watched {
 	return all
 }
 
-// patient has members suspected later than a busy machine is silent.
-func patient(t *testing.T) {
-	old := suspectSilence
-	suspectSilence = 4 * time.Second
-	t.Cleanup(func() { suspectSilence = old }) // when the members have ended
-}
-
 func (w *watched) join(t *testing.T) {
 	t.Helper()
 	if _, _, err := w.node.Join(t.Context(), w.info); err != nil {
@@ -281,7 +281,7 @@ func TestDetectorNoticesARefusedChannel(t *testing.T) {
 // A member that says nothing while its connections are up, as one that is
 // stopped: it is reported, can join anew, and is reported again.
 func TestDetectorNoticesSilence(t *testing.T) {
-	patient(t)
+	quickly(t)
 	all := newWatched(t, 3, 1, Policy{})
 	if err := all[1].node.TransferLeader(t.Context(), 2); err != nil {
 		t.Fatal(err)
@@ -305,13 +305,13 @@ func TestDetectorNoticesSilence(t *testing.T) {
 // A suspicion costs a secondary nothing but the look of it, and a primary its
 // place, until the time to expel it has come.
 func TestSuspicionBeforeExpulsion(t *testing.T) {
+	quickly(t)
 	for _, primary := range []bool{false, true} {
 		t.Run(fmt.Sprint("primary ", primary), func(t *testing.T) {
 			mute := uint64(3)
 			if primary {
 				mute = 1
 			}
-			patient(t)
 			all := newWatched(t, 3, mute, Policy{ExpelTimeout: time.Hour})
 			leader := all[1]
 			lead := func() {

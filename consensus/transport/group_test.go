@@ -20,6 +20,7 @@ import (
 
 	"cohort/internal/grouptls"
 	"cohort/internal/grouptls/tlstest"
+	"cohort/internal/mysqldtest"
 )
 
 // counter is a state machine that counts bytes; its snapshots have a body, so
@@ -58,6 +59,7 @@ type host struct {
 	dir            string
 	listen         string
 	relay          *relay
+	log            *logbook
 	tls            *grouptls.Config
 	builtin        bool
 	snapshots      uint64
@@ -74,7 +76,7 @@ func newGroup(t testing.TB, tweak func(*host)) []*host {
 	members := make(map[uint64]dragonboat.Target)
 	var hosts []*host
 	for id := uint64(1); id <= 3; id++ {
-		ln, err := net.Listen("tcp", "127.0.0.1:0")
+		ln, err := net.Listen("tcp", net.JoinHostPort(mysqldtest.Loopback(), "0"))
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -101,10 +103,18 @@ func newGroup(t testing.TB, tweak func(*host)) []*host {
 
 func (h *host) start() {
 	h.t.Helper()
+	if h.log == nil {
+		h.log = &logbook{} // not the test's own, which NodeHost's goroutines may outlive
+		h.t.Cleanup(func() {
+			if h.t.Failed() {
+				h.t.Logf("replica %d:\n%s", h.id, h.log.text())
+			}
+		})
+	}
 	nhc := config.NodeHostConfig{DeploymentID: 77, NodeHostDir: h.dir, RTTMillisecond: 10, RaftAddress: h.members[h.id], ListenAddress: h.listen}
 	if !h.builtin {
 		nhc.Expert.TransportFactory = NewFactory(Options{Group: testGroup, Shard: 1, Replica: h.id, TLS: h.tls,
-			Address: func(id uint64) (string, bool) { a, ok := h.members[id]; return a, ok }, Logger: zerolog.New(zerolog.NewTestWriter(h.t)).Level(zerolog.WarnLevel)})
+			Address: func(id uint64) (string, bool) { a, ok := h.members[id]; return a, ok }, Logger: zerolog.New(h.log).Level(zerolog.WarnLevel)})
 	}
 	nhc.Expert.LogDB = config.GetTinyMemLogDBConfig()
 	nhc.Expert.LogDB.Shards = 1

@@ -15,6 +15,8 @@ import (
 	"github.com/lni/dragonboat/v4/config"
 	"github.com/lni/dragonboat/v4/raftpb"
 	"github.com/rs/zerolog"
+
+	"cohort/internal/mysqldtest"
 )
 
 const testGroup = "11111111-2222-3333-4444-555555555555"
@@ -90,7 +92,11 @@ func newMember(t testing.TB, replica uint64, tweak func(*Options)) *member {
 	if tweak != nil {
 		tweak(&o)
 	}
-	m.start(t, o, fmt.Sprintf("127.0.0.1:%d", 1000+replica), "127.0.0.1:0")
+	host := "127.0.0.1" // which certificates name
+	if o.TLS == nil {
+		host = mysqldtest.Loopback()
+	}
+	m.start(t, o, fmt.Sprintf("127.0.0.1:%d", 1000+replica), net.JoinHostPort(host, "0"))
 	t.Cleanup(func() { m.Transport.Close() })
 	return m
 }

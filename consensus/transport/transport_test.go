@@ -18,6 +18,7 @@ import (
 	"cohort/internal/allowlist"
 	"cohort/internal/grouptls"
 	"cohort/internal/grouptls/tlstest"
+	"cohort/internal/mysqldtest"
 )
 
 func required(t testing.TB) *grouptls.Config {
@@ -97,7 +98,7 @@ func TestSnapshotChunks(t *testing.T) {
 // up to 1.5 s.
 func TestNobodyThere(t *testing.T) {
 	a := newMember(t, 1, nil)
-	ln, err := net.Listen("tcp", "127.0.0.1:0")
+	ln, err := net.Listen("tcp", net.JoinHostPort(mysqldtest.Loopback(), "0"))
 	if err != nil {
 		t.Fatal(err)
 	}

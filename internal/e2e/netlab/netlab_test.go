@@ -14,7 +14,7 @@ import (
 // TestMain makes the test binary a prober too: a refused connection is an answer.
 func TestMain(m *testing.M) {
 	if addr := os.Getenv("NETLAB_PROBE"); addr != "" {
-		_, err := net.DialTimeout("tcp", addr+":9", time.Second)
+		_, err := net.DialTimeout("tcp", addr+":9", 3*time.Second)
 		if !errors.Is(err, syscall.ECONNREFUSED) {
 			os.Exit(1)
 		}
