@@ -33,13 +33,20 @@ type group struct {
 // startGroup starts three members; options are name=value for the mysqlds.
 func startGroup(t *testing.T, mysqldOptions ...string) *group {
 	t.Helper()
+	return startGroupWith(t, cluster.Options{MysqldOptions: mysqldOptions})
+}
+
+// startGroupWith starts a group with all options but the directory.
+func startGroupWith(t *testing.T, o cluster.Options) *group {
+	t.Helper()
 	ctx, cancel := context.WithTimeout(t.Context(), patience)
 	defer cancel()
 	dir, err := os.MkdirTemp("", "cohort-e2e-") // a socket's path must be short
 	if err != nil {
 		t.Fatal(err)
 	}
-	c, err := cluster.Start(ctx, cluster.Options{Dir: dir, MysqldOptions: mysqldOptions})
+	o.Dir = dir
+	c, err := cluster.Start(ctx, o)
 	if err != nil {
 		_ = os.RemoveAll(dir)
 		t.Fatal(err)
