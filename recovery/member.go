@@ -29,6 +29,7 @@ import (
 	"cohort/consensus"
 	"cohort/consensus/state"
 	"cohort/internal/allowlist"
+	"cohort/internal/binlog/capture"
 	"cohort/internal/binlog/feed"
 	"cohort/internal/binlog/groupbinlog"
 	"cohort/internal/grouptls"
@@ -111,6 +112,10 @@ type Member struct {
 	sessions  Sessions
 	holds     holds
 	switching atomic.Bool // this member changes the primary
+	// sizeLimit is in bytes, 0 for none; capture reads the binary log of the present
+	// or last life as primary.
+	sizeLimit atomic.Int64
+	capture   atomic.Pointer[capture.Capture]
 	// hasAccount: this process made the account. Only lives uses it.
 	hasAccount bool
 	control    control
@@ -135,6 +140,7 @@ func New(opt Options) (*Member, error) {
 	}
 	m := &Member{policy: opt.Policy, timing: defaultTiming, holds: holds{new: make(chan struct{}, 1)},
 		control: control{wanted: !opt.Standby, changed: make(chan struct{})}, opt: opt, log: opt.Logger, password: pw, compliance: newCompliance(opt.Router.LastDirect)}
+	m.sizeLimit.Store(opt.TransactionSizeLimit)
 	opt.Info.PeerToken = peer.NewToken()
 	po := peer.Options{Addr: opt.PeerAddress, MemberID: opt.UUID, Token: opt.Info.PeerToken,
 		Source: opt.Router.Tracker(opt.ReplicaID), OnNotice: opt.Router.Prepared, Rows: opt.Store,
@@ -180,6 +186,15 @@ func peerAddress(configured string, real net.Addr) (string, error) {
 func (m *Member) skip(n uint64) bool {
 	f := m.withheld.Load()
 	return f != nil && (*f)(n)
+}
+
+// SetTransactionSizeLimit changes the largest transaction, in bytes, that this member
+// takes as the primary, from the next one on; 0 is no limit.
+func (m *Member) SetTransactionSizeLimit(bytes int64) {
+	m.sizeLimit.Store(bytes)
+	if c := m.capture.Load(); c != nil {
+		c.SetTransactionSizeLimit(bytes)
+	}
 }
 
 // Account returns the member's own account on its mysqld.

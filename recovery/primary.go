@@ -167,7 +167,7 @@ func (l *life) newCapture(executed mysqld.GroupSet) (*capture.Capture, error) {
 		ServerID: captureServerID(l.id.ServerID), GroupUUID: l.m.opt.GroupName,
 		Executed:             capture.Snapshot{Low: executed.Low, Extra: executed.Extra},
 		Extractor:            ex,
-		TransactionSizeLimit: l.m.opt.TransactionSizeLimit,
+		TransactionSizeLimit: l.m.sizeLimit.Load(),
 		SpillDir:             l.m.opt.Dir,
 		Logger:               l.log.With().Str("component", "capture").Logger(),
 	})
@@ -184,6 +184,8 @@ func (p *primary) capture(ctx context.Context, from capture.StartAt, executed my
 		return err
 	}
 	p.reader.Store(c)
+	p.m.capture.Store(c)
+	c.SetTransactionSizeLimit(p.m.sizeLimit.Load()) // it may have changed since
 	return c.Run(ctx, from, func(c capture.Captured) error { return p.propose(ctx, c) })
 }
 

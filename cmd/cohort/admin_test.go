@@ -71,6 +71,10 @@ func TestSetAsPrimary(t *testing.T) {
 	const name = "group_replication_set_as_primary"
 	newer := testView()
 	newer.Members[1].Info.ServerVersion = 90705
+	electing := testView()
+	electing.Epoch = 2
+	electing.Members[0].OpenEpoch = 1
+	const failed = "3910 The function '" + name + "' failed. "
 	for _, c := range []struct {
 		what    string
 		args    []sysvar.Value
@@ -88,6 +92,12 @@ func TestSetAsPrimary(t *testing.T) {
 		{what: "a higher version", args: []sysvar.Value{str(uuid2)}, view: newer, want: "3910 The function '" + name + "' failed. Error processing configuration start message: The appointed primary member is not the lowest version in the group."},
 		{what: "a failure", args: []sysvar.Value{str(uuid2)}, err: errors.New("It broke."), want: "3910 The function '" + name + "' failed. It broke.", asked: uuid2},
 		{what: "a MySQL error", args: []sysvar.Value{str(uuid2)}, err: fmt.Errorf("wrapped: %w", wire.NewError(1317, "70100", "Query execution was interrupted")), want: "1317 Query execution was interrupted", asked: uuid2},
+		{what: "another change", args: []sysvar.Value{str(uuid2)}, err: fmt.Errorf("wrapped: %w", recovery.ErrSwitching),
+			want: failed + "There is already a configuration action being executed. Wait for it to finish.", asked: uuid2},
+		{what: "the member goes away", args: []sysvar.Value{str(uuid2)}, err: fmt.Errorf("wrapped: %w", recovery.ErrTarget),
+			want: failed + "Primary assigned for election left the group, this operation will be aborted. No primary election was invoked under this operation.", asked: uuid2},
+		{what: "no primary yet", args: []sysvar.Value{str(uuid2)}, view: electing,
+			want: failed + "A primary election is occurring in the group. Wait for it to end."},
 		{what: "a bad timeout", args: []sysvar.Value{str(uuid2), num("-1")}, want: "3910 The function '" + name + "' failed. Valid range for running_transactions_timeout is 0 to 3600."},
 	} {
 		if c.view == nil {

@@ -14,6 +14,7 @@ import (
 	"cohort/internal/sysvar"
 	"cohort/internal/wire"
 	"cohort/proxy"
+	"cohort/recovery"
 )
 
 // switcher appoints another primary and returns once it takes writes.
@@ -64,6 +65,10 @@ const (
 	errJoining   = errInit("A member is joining the group, wait for it to be ONLINE.")
 	errNoUUID    = errInit("Wrong arguments: You need to specify a server uuid.")
 	errBadUUID   = errInit("Wrong arguments: The server uuid is not valid.")
+
+	errActing   = errRun("There is already a configuration action being executed. Wait for it to finish.")
+	errElecting = errRun("A primary election is occurring in the group. Wait for it to end.")
+	errLeft     = errRun("Primary assigned for election left the group, this operation will be aborted. No primary election was invoked under this operation.")
 )
 
 var functions = map[string]groupFunction{
@@ -215,6 +220,9 @@ func setAsPrimary(c functionCall) (string, error) {
 	if err := c.lowestVersion(m); err != nil {
 		return "", err
 	}
+	if p, ok := c.view.Member(c.view.Primary); ok && p.OpenEpoch != c.view.Epoch {
+		return "", errElecting
+	}
 	p, patient := c.life.(patientSwitcher)
 	s, able := c.life.(switcher)
 	switch {
@@ -225,7 +233,12 @@ func setAsPrimary(c functionCall) (string, error) {
 	default:
 		err = errors.New("this release cannot change the primary")
 	}
-	if err != nil {
+	switch {
+	case errors.Is(err, recovery.ErrSwitching):
+		return "", errActing
+	case errors.Is(err, recovery.ErrTarget):
+		return "", errLeft
+	case err != nil:
 		return "", err
 	}
 	return "Primary server switched to: " + m.Info.UUID, nil
