@@ -448,7 +448,7 @@ func TestTLS(t *testing.T) {
 	})
 	f := follow(t, target, func(o *SubscriberOptions) {
 		o.TLS = func(host string) *tls.Config {
-			if host != "127.0.0.1" {
+			if want, _, _ := net.SplitHostPort(target.Addr); host != want {
 				return &tls.Config{}
 			}
 			return &tls.Config{InsecureSkipVerify: true}
