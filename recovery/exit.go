@@ -42,8 +42,8 @@ var (
 // timing are intervals that only tests change.
 type timing struct {
 	// rejoinEvery is the pause between two tries to rejoin, as Group Replication
-	// has it; the return of the majority ends it. rejoinTry is how long a try may
-	// take.
+	// has it; the return of the majority ends it. rejoinTry is how long a try looks
+	// for the majority.
 	rejoinEvery, rejoinTry time.Duration
 	// lostAfter is how long there is no majority before it counts as lost: an
 	// election takes a while.
@@ -51,6 +51,10 @@ type timing struct {
 }
 
 var defaultTiming = timing{rejoinEvery: 5 * time.Minute, rejoinTry: 10 * time.Second, lostAfter: 3 * time.Second}
+
+// joinTries is how many times rejoinTry the Join of a try may take: the group is
+// there by then, so it is slow at most.
+const joinTries = 6
 
 // majorityEvery is the pause between two looks for a majority.
 const majorityEvery = 500 * time.Millisecond

@@ -72,15 +72,27 @@ func TestMinority(t *testing.T) {
 	}
 }
 
-// exiting starts a group whose first member takes its exit action soon.
-func exiting(t *testing.T, servers, voters int, policy Policy, every time.Duration) *testGroup {
+// exiting starts a group with a table. No majority counts as lost before
+// loseMajority: on a busy machine it may be away for seconds.
+func exiting(t *testing.T, servers, voters int, policy Policy, at timing) *testGroup {
 	g := emptyGroup(t)
-	g.policy = policy
-	g.timing = &timing{rejoinEvery: every, rejoinTry: time.Second, lostAfter: time.Second}
+	g.policy, g.timing = policy, &at
 	g = startGroup(g, servers, voters)
 	g.ddl("CREATE DATABASE d", "CREATE TABLE d.t (id INT PRIMARY KEY)")
 	g.write(g.all[0], "INSERT INTO d.t VALUES (1)")
 	return g
+}
+
+// loseMajority takes the first member's majority, which it misses soon.
+func (g *testGroup) loseMajority() {
+	g.loseQuorum()
+	g.all[0].member.ChangePolicy(func(p *Policy) { p.MajorityTimeout = time.Second })
+}
+
+// regainMajority brings the others back.
+func (g *testGroup) regainMajority() {
+	g.all[0].member.ChangePolicy(func(p *Policy) { p.MajorityTimeout = 0 })
+	g.regainQuorum()
 }
 
 // local says that a member's clients are served by its own mysqld.
@@ -94,10 +106,11 @@ func (g *testGroup) local(m *testMember) bool {
 // A member without a majority answers those that wait, tries to rejoin, and takes
 // its exit action. The group learns that it is out, and START brings it back.
 func TestMajorityLostForGood(t *testing.T) {
-	g := exiting(t, 1, 2, Policy{MajorityTimeout: time.Second, AutorejoinTries: 2, ExitAction: ExitOffline}, time.Second)
+	g := exiting(t, 1, 2, Policy{AutorejoinTries: 2, ExitAction: ExitOffline},
+		timing{rejoinEvery: time.Second, rejoinTry: time.Second, lostAfter: time.Second})
 	m := g.all[0]
 	s := g.session(m)
-	g.loseQuorum()
+	g.loseMajority()
 	_, tk, err := s.prepare(g.ctx(), "INSERT INTO d.t VALUES (2)")
 	if err != nil {
 		t.Fatal(err)
@@ -110,7 +123,7 @@ func TestMajorityLostForGood(t *testing.T) {
 	if !m.member.Failed() || m.member.Rejoining() || m.member.Ready() || g.value(m, "SELECT @@super_read_only") != "1" {
 		t.Error("it is not out of the group")
 	}
-	g.regainQuorum()
+	g.regainMajority()
 	until(t, "the group knows", func() bool { return g.state(m) == state.StateOffline })
 	if m.member.Wanted() {
 		t.Error("it came back by itself")
@@ -131,14 +144,15 @@ func TestMajorityLostForGood(t *testing.T) {
 
 // A member whose majority returns while it tries to rejoin is ONLINE by itself.
 func TestMajorityBackWhileRejoining(t *testing.T) {
-	g := exiting(t, 1, 2, Policy{MajorityTimeout: time.Second, AutorejoinTries: 2, ExitAction: ExitAbort}, time.Hour)
+	g := exiting(t, 1, 2, Policy{AutorejoinTries: 1000, ExitAction: ExitAbort},
+		timing{rejoinEvery: deadline / 2, rejoinTry: 5 * time.Second, lostAfter: time.Second})
 	m := g.all[0]
-	g.loseQuorum()
+	g.loseMajority()
 	until(t, "it is out", func() bool { return m.member.Failed() && g.local(m) })
 	if !m.member.Wanted() || g.value(m, "SELECT @@super_read_only") != "1" || g.value(m, "SELECT COUNT(*) FROM d.t") != "1" {
 		t.Error("it does not serve reads and wait for the majority")
 	}
-	g.regainQuorum()
+	g.regainMajority()
 	until(t, "it is back", func() bool { return !m.member.Failed() && m.member.Ready() })
 	g.write(m, "INSERT INTO d.t VALUES (2)")
 	g.equal()
@@ -146,7 +160,7 @@ func TestMajorityBackWhileRejoining(t *testing.T) {
 
 // Without a timeout a member waits for its majority as long as it takes.
 func TestMajorityLostWithoutTimeout(t *testing.T) {
-	g := exiting(t, 1, 2, Policy{AutorejoinTries: 0, ExitAction: ExitAbort}, time.Second)
+	g := exiting(t, 1, 2, Policy{AutorejoinTries: 0, ExitAction: ExitAbort}, defaultTiming)
 	m := g.all[0]
 	s := g.session(m)
 	g.loseQuorum()
@@ -198,7 +212,7 @@ func TestExpelledAborts(t *testing.T) {
 // An expelled member that may rejoin is back at once; one whose data the applier
 // cannot change is out, in ERROR.
 func TestExpelledAndApplierError(t *testing.T) {
-	g := exiting(t, 2, 1, Policy{AutorejoinTries: 3, ExitAction: ExitReadOnly}, time.Hour)
+	g := exiting(t, 2, 1, Policy{AutorejoinTries: 3, ExitAction: ExitReadOnly}, defaultTiming)
 	m, other := g.all[1], g.all[0]
 	before := g.incarnation(m)
 	if err := other.node.SetMemberState(g.ctx(), m.id, before, state.StateOffline); err != nil {

@@ -117,7 +117,7 @@ func (m *Member) live(ctx context.Context) (err error) {
 // be ordered all the same, and the next one ends that incarnation.
 func (l *life) enter(ctx context.Context) error {
 	if l.m.rejoining.Load() {
-		try, cancel := context.WithTimeout(ctx, l.m.timing.rejoinTry)
+		try, cancel := context.WithTimeout(ctx, joinTries*l.m.timing.rejoinTry)
 		defer cancel()
 		if err := l.join(try); err != nil {
 			if ctx.Err() != nil {
