@@ -25,6 +25,10 @@ type Txn struct {
 	Mops []Mop `json:"mops"`
 }
 
+func (t *Txn) writes() bool {
+	return slices.ContainsFunc(t.Mops, func(m Mop) bool { return m.Append != 0 })
+}
+
 func (t *Txn) String() string {
 	var b strings.Builder
 	fmt.Fprintf(&b, "[%s %d/%d via %s %.3fs-%.3fs", t.Outcome, t.Session, t.Conn, t.Through, t.Start.Seconds(), t.End.Seconds())
@@ -93,7 +97,7 @@ func (l *listAppend) step(s *client, rng *rand.Rand) {
 	t := Txn{Mops: l.plan(rng)}
 	// One statement by itself is a transaction too, and another way through.
 	auto := len(t.Mops) == 1 && rng.IntN(2) == 0
-	s.call(&t.Call, func() (Outcome, error) {
+	s.call(&t.Call, t.writes(), func() (Outcome, error) {
 		return s.transaction(auto, len(t.Mops), func(i int) error {
 			m := &t.Mops[i]
 			if m.Append != 0 {

@@ -85,7 +85,7 @@ func (b *bank) record(m Move) {
 }
 
 func (b *bank) readOnce(c *client, m *Move) {
-	c.call(&m.Call, func() (Outcome, error) {
+	c.call(&m.Call, m.ID != 0, func() (Outcome, error) {
 		text, err := c.queryString(balances)
 		if err == nil {
 			m.Balances, err = parseList(text)
@@ -96,7 +96,7 @@ func (b *bank) readOnce(c *client, m *Move) {
 
 // readEach reads the accounts one by one in one snapshot.
 func (b *bank) readEach(c *client, m *Move) {
-	c.call(&m.Call, func() (Outcome, error) {
+	c.call(&m.Call, m.ID != 0, func() (Outcome, error) {
 		return c.transaction(false, bankAccounts, func(i int) error {
 			text, err := c.queryString(fmt.Sprintf("SELECT balance FROM accounts WHERE id = %d", i))
 			if err != nil {
@@ -117,7 +117,7 @@ func (b *bank) transfer(c *client, m *Move) {
 		fmt.Sprintf("INSERT INTO transfers (id) VALUES (%d)", m.ID),
 		fmt.Sprintf("UPDATE accounts SET balance = balance + %d WHERE id = %d", m.Amount, m.To),
 	}
-	c.call(&m.Call, func() (Outcome, error) {
+	c.call(&m.Call, m.ID != 0, func() (Outcome, error) {
 		return c.transaction(false, len(statements), func(i int) error {
 			_, err := c.query(statements[i])
 			return err

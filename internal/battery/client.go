@@ -60,6 +60,7 @@ type Target struct {
 type progress struct {
 	acks  chan<- time.Duration
 	acked atomic.Int64
+	wrote atomic.Int64 // acknowledged writes
 	total atomic.Int64
 
 	mu     sync.Mutex
@@ -161,7 +162,7 @@ func (c *client) queryString(sql string) (string, error) {
 
 // call records one operation. After an error the session is brought to a state
 // in which the next can begin, or left for another connection.
-func (c *client) call(r *Call, do func() (Outcome, error)) {
+func (c *client) call(r *Call, writes bool, do func() (Outcome, error)) {
 	r.Session, r.Conn, r.Through = c.id, c.number, c.targets[c.at].Name
 	r.Start = c.since()
 	outcome, err := do()
@@ -170,6 +171,9 @@ func (c *client) call(r *Call, do func() (Outcome, error)) {
 	c.done.total.Add(1)
 	if outcome == OK {
 		c.done.acked.Add(1)
+		if writes {
+			c.done.wrote.Add(1)
+		}
 		select {
 		case c.done.acks <- r.End:
 		default: // a figure, not worth waiting for

@@ -41,7 +41,7 @@ func (*fork) clients(members int) int { return 2 + members }
 func (f *fork) step(c *client, _ *rand.Rand) {
 	l := Look{Writer: c.id}
 	if c.id > 1 {
-		c.call(&l.Call, func() (Outcome, error) {
+		c.call(&l.Call, false, func() (Outcome, error) {
 			text, err := c.queryString("SELECT CONCAT((SELECT IFNULL(MAX(n),0) FROM fork WHERE w = 0), ',', (SELECT IFNULL(MAX(n),0) FROM fork WHERE w = 1))")
 			if err != nil {
 				return outcomeOf(err), err
@@ -58,7 +58,7 @@ func (f *fork) step(c *client, _ *rand.Rand) {
 		f.n[c.id]++
 		l.N = f.n[c.id]
 		f.mu.Unlock()
-		c.call(&l.Call, func() (Outcome, error) {
+		c.call(&l.Call, true, func() (Outcome, error) {
 			_, err := c.query(fmt.Sprintf("INSERT INTO fork (w, n) VALUES (%d, %d)", c.id, l.N))
 			return outcomeOf(err), err
 		})

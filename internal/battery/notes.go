@@ -47,13 +47,13 @@ func (w *notes) step(c *client, rng *rand.Rand) {
 		w.n[c.id]++
 		n.Wrote = w.n[c.id]
 		w.mu.Unlock()
-		c.call(&n.Call, func() (Outcome, error) {
+		c.call(&n.Call, true, func() (Outcome, error) {
 			_, err := c.query(fmt.Sprintf("UPDATE notes SET n = %d WHERE id = %d", n.Wrote, c.id))
 			return outcomeOf(err), err
 		})
 	} else {
 		n.Want = c.mark
-		c.call(&n.Call, func() (Outcome, error) {
+		c.call(&n.Call, false, func() (Outcome, error) {
 			text, err := c.queryString(fmt.Sprintf("SELECT CONCAT(n, ',', IFNULL(@mark, 'lost'), ',', DATABASE()) FROM notes WHERE id = %d", c.id))
 			if err != nil {
 				return outcomeOf(err), err

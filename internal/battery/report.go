@@ -2,6 +2,7 @@ package battery
 
 import (
 	"cmp"
+	"context"
 	"encoding/json"
 	"fmt"
 	"io"
@@ -10,8 +11,11 @@ import (
 	"path/filepath"
 	"slices"
 	"strings"
+	"syscall"
 	"text/tabwriter"
 	"time"
+
+	"cohort/internal/proc"
 )
 
 // Report prints what came of the rounds.
@@ -101,8 +105,18 @@ func (r *Round) Save(dir string) error {
 	return nil
 }
 
-// SaveLogs copies the members' logs out of a group's directory.
-func (g *Group) SaveLogs(dir string) error {
+// SaveLogs ends the members' processes, which write their stacks to their logs as
+// they end, and copies all logs out of the group's directory.
+func (g *Group) SaveLogs(ctx context.Context, dir string) error {
+	if now, err := g.c.Status(ctx); err == nil {
+		for _, m := range now {
+			if id, err := proc.Of(m.Pid); m.Pid != 0 && err == nil && id.Signal(syscall.SIGQUIT) == nil {
+				waitCtx, cancel := context.WithTimeout(ctx, 20*time.Second)
+				_ = id.Wait(waitCtx)
+				cancel()
+			}
+		}
+	}
 	for _, m := range g.members {
 		for _, pattern := range []string{"*.log", "*.err", "*/*.err", "*/*.log"} {
 			names, err := filepath.Glob(filepath.Join(m.Dir, pattern))

@@ -57,7 +57,7 @@ func TestBattery(t *testing.T) {
 		if err := r.Save(where); err != nil {
 			t.Error(err)
 		}
-		if err := g.SaveLogs(where); err != nil {
+		if err := g.SaveLogs(ctx, where); err != nil {
 			t.Error(err)
 		}
 	}

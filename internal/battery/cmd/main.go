@@ -148,8 +148,8 @@ func rounds(ctx context.Context, p battery.Plan, o options) (all []*battery.Roun
 		if err := r.Save(where); err != nil {
 			return all, err
 		}
-		if g, ok := s.(*battery.Group); ok {
-			if err := g.SaveLogs(where); err != nil {
+		if g, ok := s.(*battery.Group); ok && !o.leave {
+			if err := g.SaveLogs(ctx, where); err != nil {
 				return all, err
 			}
 		}
