@@ -63,6 +63,10 @@ func (n *Node) runCompaction(ctx context.Context) {
 			return
 		case <-t.C:
 		}
+		h := n.host.Load()
+		if h == nil {
+			continue
+		}
 		index := n.compact.next(n.cfg.RetainLogBytes)
 		if index == 0 {
 			continue
@@ -74,7 +78,7 @@ func (n *Node) runCompaction(ctx context.Context) {
 			cancel()
 			return
 		}
-		_, err := n.nh.SyncRequestSnapshot(sctx, shardID, dragonboat.SnapshotOption{
+		_, err := h.nh.SyncRequestSnapshot(sctx, shardID, dragonboat.SnapshotOption{
 			OverrideCompactionOverhead: true, CompactionIndex: index})
 		cancel()
 		if err != nil && !errors.Is(err, dragonboat.ErrRejected) && ctx.Err() == nil {

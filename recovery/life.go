@@ -29,6 +29,8 @@ type life struct {
 	// would end the life.
 	connMu sync.Mutex
 	id     mysqld.Identity
+	// settings are those that all members must share.
+	settings string
 
 	incarnation uint64
 	// epoch is the one that this life is, or is becoming, the primary of; 0 for a
@@ -143,10 +145,13 @@ func (l *life) prepare(ctx context.Context) (err error) {
 		return fmt.Errorf("%w: server_uuid is %s, it was %s when this process started; restart cohort",
 			mysqld.ErrSettings, l.id.ServerUUID, l.m.opt.UUID)
 	}
-	if err := l.admit(ctx); err != nil {
+	if err := mysqld.Check(ctx, l.conn); err != nil {
 		return err
 	}
-	return mysqld.Check(ctx, l.conn)
+	if err := l.enter(ctx); err != nil {
+		return err
+	}
+	return l.admit(ctx)
 }
 
 // account sees to it that the member's own account exists. On a read-only
@@ -271,7 +276,7 @@ func (l *life) join(ctx context.Context) error {
 			if err != nil {
 				return err
 			}
-			if _, err := o.Node.Bootstrap(ctx, state.Bootstrap{Primary: o.ReplicaID, StartN: executed.Last(), Base: base}); err != nil {
+			if _, err := o.Node.Bootstrap(ctx, state.Bootstrap{Primary: o.ReplicaID, StartN: executed.Last(), Base: base, Settings: l.settings}); err != nil {
 				return fmt.Errorf("found the group: %w", err)
 			}
 			l.log.Info().Str("group", o.GroupName).Msg("group founded")
@@ -288,7 +293,7 @@ func (l *life) join(ctx context.Context) error {
 		return fmt.Errorf("%w: it lacks transactions that the founding member brought (%s)", ErrDiverged, o.Node.View().Base)
 	}
 	info := o.Info
-	info.UUID, info.ServerVersion, info.MysqldVersion = l.id.ServerUUID, uint64(l.id.Number), l.id.Version
+	info.UUID, info.ServerVersion, info.MysqldVersion, info.ServerID = l.id.ServerUUID, uint64(l.id.Number), l.id.Version, uint64(l.id.ServerID)
 	var epoch uint64
 	if l.incarnation, epoch, err = o.Node.Join(ctx, info); err != nil {
 		return fmt.Errorf("order this member's incarnation: %w", err)
