@@ -22,14 +22,18 @@ var ErrNoCampaign = errors.New("consensus: no election was begun")
 // wrong costs the group an election and nothing else, because votes and terms
 // count as ever. So does a member whose log is behind: nobody votes for it.
 func (n *Node) Campaign(gone uint64) error {
-	leader, _, _ := n.leader.get()
 	h := n.incoming.handler.Load()
-	if h == nil || leader != gone || gone == n.cfg.ReplicaID || n.ctx.Err() != nil {
+	if h == nil || n.LeaderID() != gone || gone == n.cfg.ReplicaID || n.ctx.Err() != nil {
 		return ErrNoCampaign
 	}
+	x, err := n.raft()
+	if err != nil {
+		return err
+	}
+	replica := x.replica
 	(*h)(raftpb.MessageBatch{
 		DeploymentId: n.incoming.deployment, BinVer: raftio.TransportBinVersion,
-		Requests: []raftpb.Message{{Type: raftpb.TimeoutNow, To: n.cfg.ReplicaID, ShardID: shardID}},
+		Requests: []raftpb.Message{{Type: raftpb.TimeoutNow, To: replica, ShardID: shardID}},
 	})
 	return nil
 }

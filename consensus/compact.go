@@ -63,6 +63,10 @@ func (n *Node) runCompaction(ctx context.Context) {
 			return
 		case <-t.C:
 		}
+		h := n.host.Load()
+		if h == nil {
+			continue
+		}
 		index := n.compact.next(n.cfg.RetainLogBytes)
 		if index == 0 {
 			continue
@@ -74,7 +78,7 @@ func (n *Node) runCompaction(ctx context.Context) {
 			cancel()
 			return
 		}
-		_, err := n.nh.SyncRequestSnapshot(sctx, shardID, dragonboat.SnapshotOption{
+		_, err := h.nh.SyncRequestSnapshot(sctx, shardID, dragonboat.SnapshotOption{
 			OverrideCompactionOverhead: true, CompactionIndex: index})
 		cancel()
 		if err != nil && !errors.Is(err, dragonboat.ErrRejected) && ctx.Err() == nil {
@@ -86,7 +90,11 @@ func (n *Node) runCompaction(ctx context.Context) {
 // LogBegins returns the index of the oldest entry that this member's log has: who
 // has applied less is sent a snapshot.
 func (n *Node) LogBegins() uint64 {
-	r, err := n.nh.GetLogReader(shardID)
+	x, err := n.raft()
+	if err != nil {
+		return 0
+	}
+	r, err := x.nh.GetLogReader(shardID)
 	if err != nil {
 		return 0
 	}

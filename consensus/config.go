@@ -24,6 +24,35 @@ var (
 	ErrFenced = errors.New("consensus: this incarnation has ended")
 	// ErrNotFounded is returned before the group was founded by a Bootstrap.
 	ErrNotFounded = errors.New("consensus: the group has not been founded")
+	// ErrNotAdmitted is returned while this member has no place in the log: it has
+	// not entered the group yet, or the group goes on without it. See Node.Enter.
+	ErrNotAdmitted = errors.New("consensus: this member has no place in the group's log")
+	// ErrAddress means that the address of this member's log cannot be used.
+	ErrAddress = errors.New("consensus: cannot listen at the local address")
+	// ErrNoSeed is returned by Enter when no member that was asked could speak for
+	// the group.
+	ErrNoSeed = errors.New("consensus: no seed lets this member into the group")
+	// ErrNoMajority is what a member answers that cannot speak for the group.
+	ErrNoMajority = errors.New("consensus: no majority")
+	// ErrOtherGroup, ErrOtherSettings and ErrOtherHistory are refusals of Enter: the
+	// seed is of a group of another name; what all members must share differs; the
+	// data that this member holds are not the group's.
+	ErrOtherGroup    = errors.New("consensus: the seed belongs to another group")
+	ErrOtherSettings = errors.New("consensus: this member's settings differ from the group's")
+	ErrOtherHistory  = errors.New("consensus: this member's data are not the group's")
+	// ErrDuplicateServerID and ErrDuplicateAddress are refusals of Enter: a member of
+	// the group has the server_id, or the address.
+	ErrDuplicateServerID = errors.New("consensus: another member has this server_id")
+	ErrDuplicateAddress  = errors.New("consensus: another member has this address")
+	// ErrGroupFull is the refusal of a tenth member.
+	ErrGroupFull = errors.New("consensus: the group is full")
+	// ErrPresent is a refusal for now: the group takes an earlier life of this
+	// member for alive.
+	ErrPresent = errors.New("consensus: the group takes this member for present")
+
+	errNotMember = errors.New("consensus: not in the group itself")
+	errAsked     = errors.New("consensus: the question was not answered")
+
 	// ErrNotJoined is returned for calls that need a Join first.
 	ErrNotJoined = errors.New("consensus: this member has not joined")
 	// ErrDuplicateUUID is returned by Join when another member, whatever its state,
@@ -112,14 +141,16 @@ type Config struct {
 	// GroupName is the UUID of the group. Members of different groups never
 	// talk to each other, even where addresses were mixed up.
 	GroupName string
-	// ReplicaID is this member's number in InitialMembers, from 1.
+	// ReplicaID is this member's id in the group for good, not 0; see MemberID. In a
+	// group begun with InitialMembers it is its number there.
 	ReplicaID uint64
 	// LocalAddress is host:port where the other members reach this one's log.
 	LocalAddress string
 	// ListenAddress is where to listen, LocalAddress when empty.
 	ListenAddress string
-	// InitialMembers has the LocalAddress of every member by replica id, this
-	// one included; equal on all.
+	// InitialMembers has the LocalAddress of every member by id, this one
+	// included, for a log that several members begin at once; equal on all. Empty
+	// for a group that one member founds and others enter (Node.Enter).
 	InitialMembers map[uint64]string
 	// TLS encrypts the connections to the other members; nil: it does not.
 	TLS *grouptls.Config
@@ -128,6 +159,12 @@ type Config struct {
 	// Allowed is the fence: messages of a replica for which it is false are not
 	// taken. It is called for every frame and must be cheap. May be nil.
 	Allowed func(replica uint64) bool
+	// Seeds are addresses of members to ask for entrance; this member's own may be
+	// among them.
+	Seeds []string
+	// ExpelTimeout is how long a member may be OFFLINE or in ERROR before the log
+	// goes on without it; 0: for ever.
+	ExpelTimeout time.Duration
 	// Store is the group binlog. New truncates it to what the state says. The
 	// caller closes it after the node.
 	Store GroupBinlog
@@ -193,6 +230,7 @@ const inlineFragments = 4
 
 // withDefaults returns c with defaults filled in, or says what is wrong.
 func (c Config) withDefaults() (Config, error) {
+	setDefault(&c.ListenAddress, c.LocalAddress)
 	setDefault(&c.RTT, DefaultRTT)
 	setDefault(&c.ElectionRTT, DefaultElectionRTT)
 	setDefault(&c.HeartbeatRTT, DefaultHeartbeatRTT)
@@ -214,7 +252,9 @@ func (c Config) withDefaults() (Config, error) {
 		return c, errors.New("consensus: no group name")
 	case c.Store == nil:
 		return c, errors.New("consensus: no group binlog")
-	case c.InitialMembers[c.ReplicaID] != c.LocalAddress || c.LocalAddress == "":
+	case c.ReplicaID == 0 || c.LocalAddress == "":
+		return c, errors.New("consensus: no member id or no local address")
+	case len(c.InitialMembers) > 0 && c.InitialMembers[c.ReplicaID] != c.LocalAddress:
 		return c, fmt.Errorf("consensus: replica %d is not in the list of members at %q", c.ReplicaID, c.LocalAddress)
 	case c.RTT < time.Millisecond:
 		return c, fmt.Errorf("consensus: RTT %s is below 1ms", c.RTT)

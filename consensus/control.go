@@ -35,6 +35,10 @@ func (n *Node) propose(ctx context.Context, entry []byte) (uint64, error) {
 		if err := n.machine.err(); err != nil {
 			return 0, err
 		}
+		h, err := n.raft()
+		if err != nil {
+			return 0, err
+		}
 		_, _, changed := n.leader.get()
 		tctx, cancel := context.WithTimeout(ctx, limit)
 		go func() { // ends with tctx
@@ -44,10 +48,13 @@ func (n *Node) propose(ctx context.Context, entry []byte) (uint64, error) {
 			case <-tctx.Done():
 			}
 		}()
-		res, err := n.nh.SyncPropose(tctx, n.session, entry)
+		res, err := h.nh.SyncPropose(tctx, h.session, entry)
 		cancel()
 		if err == nil {
 			return res.Value, n.machine.err()
+		}
+		if errors.Is(err, dragonboat.ErrShardNotFound) {
+			return 0, fmt.Errorf("%w: %w", ErrNotAdmitted, err)
 		}
 		if err := n.retry(ctx, err, &pause); err != nil {
 			return 0, err
@@ -91,6 +98,7 @@ func (n *Node) Bootstrap(ctx context.Context, b state.Bootstrap) (*state.View, e
 	if b.GroupName == "" {
 		b.GroupName = n.cfg.GroupName
 	}
+	b.Replicas = max(1, uint64(len(n.cfg.InitialMembers)))
 	if len(b.Base) > state.MaxBase {
 		return nil, fmt.Errorf("%w: %d bytes, at most %d", ErrBaseTooLong, len(b.Base), state.MaxBase)
 	}
@@ -116,7 +124,12 @@ func (n *Node) Join(ctx context.Context, info state.MemberInfo) (incarnation, ep
 	if old := n.proposer.Swap(nil); old != nil {
 		old.stop()
 	}
-	j := state.Join{Member: n.cfg.ReplicaID, Nonce: nonZero(), Info: info}
+	h, err := n.raft()
+	if err != nil {
+		return 0, 0, err
+	}
+	info.LogAddress = n.cfg.LocalAddress
+	j := state.Join{Member: n.cfg.ReplicaID, Replica: h.replica, Nonce: nonZero(), Info: info}
 	inc, err := n.propose(ctx, state.Entry(j.AppendItem(nil)))
 	if err != nil {
 		return 0, 0, err
@@ -124,9 +137,12 @@ func (n *Node) Join(ctx context.Context, info state.MemberInfo) (incarnation, ep
 	switch inc {
 	case 0:
 		return 0, 0, ErrNotFounded
-	case state.JoinDuplicateUUID:
+	case state.RefusedDuplicateUUID:
 		return 0, 0, fmt.Errorf("%w: %s", ErrDuplicateUUID, info.UUID)
+	case state.RefusedNotAdmitted:
+		return 0, 0, fmt.Errorf("%w: the group goes on without this replica", ErrNotAdmitted)
 	}
+	n.awaitVote(ctx, h)
 	p := newProposer(n, inc)
 	if !n.spawn(func() { p.run(n.ctx) }) {
 		return 0, 0, ErrClosed

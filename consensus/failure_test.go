@@ -39,7 +39,7 @@ func TestCompaction(t *testing.T) {
 	}
 	for _, o := range c.members[:2] {
 		o.wait(t, "compaction", func() bool {
-			r, err := o.node.nh.GetLogReader(shardID)
+			r, err := o.node.host.Load().nh.GetLogReader(shardID)
 			if err != nil {
 				t.Fatal(err)
 			}

@@ -24,7 +24,7 @@ func TestCheckpointFile(t *testing.T) {
 	if err := m.load(); err != nil {
 		t.Fatal(err)
 	}
-	b := state.Bootstrap{GroupName: "g", Lineage: 1, Rules: 1, Primary: 1}
+	b := state.Bootstrap{GroupName: "g", Lineage: 1, Rules: 1, Replicas: 9, Primary: 1}
 	if _, err := m.st.Apply(7, state.Entry(b.AppendItem(nil)), (*effects)(m)); err != nil {
 		t.Fatal(err)
 	}

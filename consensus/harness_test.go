@@ -190,6 +190,8 @@ type cluster struct {
 	addrs   map[uint64]string
 	members []*testMember
 	tweak   func(*Config)
+	entered bool // founded by one member, which the others ask
+	dir     string
 	log     *testLog
 }
 
@@ -249,8 +251,15 @@ func (c *cluster) open(m *testMember) {
 	c.t.Helper()
 	m.rec = newRecorder()
 	cfg := Config{Dir: m.dir, GroupName: testGroup, ReplicaID: m.id, LocalAddress: c.addrs[m.id],
-		InitialMembers: c.addrs, Store: m.store, Observer: m.rec,
+		Store: m.store, Observer: m.rec,
 		Logger: zerolog.New(c.log).Level(zerolog.ErrorLevel), ElectionRTT: 50, HeartbeatRTT: 5}
+	if c.entered {
+		for _, a := range c.addrs {
+			cfg.Seeds = append(cfg.Seeds, a)
+		}
+	} else {
+		cfg.InitialMembers = c.addrs
+	}
 	if c.tweak != nil {
 		c.tweak(&cfg)
 	}
@@ -334,7 +343,7 @@ func (c *cluster) settle() {
 	c.t.Helper()
 	var target uint64
 	for _, m := range c.members {
-		if m.node != nil {
+		if m.node != nil && m.node.host.Load() != nil {
 			if _, err := m.node.ReadIndex(c.ctx()); err != nil {
 				c.t.Fatal(err)
 			}
@@ -342,7 +351,7 @@ func (c *cluster) settle() {
 		}
 	}
 	for _, m := range c.members {
-		if m.node != nil {
+		if m.node != nil && m.node.host.Load() != nil {
 			m.waitApplied(c.t, target)
 		}
 	}
@@ -367,7 +376,7 @@ func (c *cluster) same() {
 	c.settle()
 	var first *testMember
 	for _, m := range c.members {
-		if m.node == nil {
+		if m.node == nil || m.node.host.Load() == nil {
 			continue
 		}
 		if first == nil {

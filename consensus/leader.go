@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 	"sync"
 	"time"
 
@@ -23,6 +24,15 @@ type leadership struct {
 }
 
 func (l *leadership) init() { l.changed = make(chan struct{}) }
+
+// reset forgets what an earlier replica knew.
+func (l *leadership) reset() {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.id, l.term = 0, 0
+	close(l.changed)
+	l.changed = make(chan struct{})
+}
 
 // LeaderUpdated implements raftio.IRaftEventListener.
 func (l *leadership) LeaderUpdated(info raftio.LeaderInfo) {
@@ -44,11 +54,39 @@ func (l *leadership) get() (id, term uint64, changed <-chan struct{}) {
 	return l.id, l.term, l.changed
 }
 
-// LeaderID returns the replica id of the log's leader as this member knows it,
-// 0 for none.
+// LeaderID returns the member that leads the log as this one knows it, 0 for
+// none.
 func (n *Node) LeaderID() uint64 {
 	id, _, _ := n.leader.get()
-	return id
+	return n.memberOf(id)
+}
+
+// memberOf returns the member that has a replica, 0 for none.
+func (n *Node) memberOf(replica uint64) uint64 {
+	if replica == 0 {
+		return 0
+	}
+	if h := n.host.Load(); h != nil && h.replica == replica {
+		return n.cfg.ReplicaID
+	}
+	if m, ok := n.View().MemberByReplica(replica); ok {
+		return m.ID
+	}
+	if n.static() && slices.Contains(n.View().Unclaimed, replica) || !n.View().Founded {
+		return replica // whoever claims it will have its number
+	}
+	return 0
+}
+
+// replicaOf returns a member's replica, 0 for none.
+func (n *Node) replicaOf(member uint64) uint64 {
+	if m, ok := n.View().Member(member); ok {
+		return m.Replica
+	}
+	if n.static() && n.cfg.InitialMembers[member] != "" {
+		return member
+	}
+	return 0
 }
 
 // LeaderChanged returns a channel that is closed when LeaderID next changes.
@@ -66,10 +104,18 @@ const transferTimeout = 500 * time.Millisecond
 func (n *Node) TransferLeader(ctx context.Context, to uint64) error {
 	for {
 		id, _, changed := n.leader.get()
-		if id == to {
+		replica := n.replicaOf(to)
+		if replica == 0 {
+			return fmt.Errorf("%w: member %d has no vote", ErrNoTransfer, to)
+		}
+		if id == replica {
 			return nil
 		}
-		err := n.nh.RequestLeaderTransfer(shardID, to)
+		h, err := n.raft()
+		if err != nil {
+			return fmt.Errorf("%w: %w", ErrNoTransfer, err)
+		}
+		err = h.nh.RequestLeaderTransfer(shardID, replica)
 		if err != nil && !dragonboat.IsTempError(err) {
 			return fmt.Errorf("%w: %w", ErrNoTransfer, err)
 		}
@@ -112,7 +158,7 @@ func (n *Node) runFollowPrimary(ctx context.Context) {
 	pause := followFirst
 	for {
 		id, _, changed := n.leader.get()
-		if to, ok := transferTarget(n.View(), id, n.cfg.ReplicaID); ok {
+		if to, ok := transferTarget(n.View(), n.memberOf(id), n.cfg.ReplicaID); ok {
 			tctx, cancel := context.WithTimeout(ctx, transferTimeout)
 			err := n.TransferLeader(tctx, to)
 			cancel()

@@ -19,17 +19,20 @@ import (
 // Tan's SaveSnapshots and RemoveEntriesTo fsync the current file without the
 // lock under which SaveRaftState may switch to another one. The wrapper lets
 // only one writer in.
-type logDBFactory struct{}
+type logDBFactory struct {
+	db raftio.ILogDB // the one that was made
+}
 
-func (logDBFactory) Name() string { return tan.Factory.Name() }
+func (*logDBFactory) Name() string { return tan.Factory.Name() }
 
-func (logDBFactory) Create(cfg config.NodeHostConfig, cb config.LogDBCallback,
+func (f *logDBFactory) Create(cfg config.NodeHostConfig, cb config.LogDBCallback,
 	dirs, wals []string) (raftio.ILogDB, error) {
 	db, err := tan.Factory.Create(cfg, cb, dirs, wals)
 	if err != nil {
 		return nil, err
 	}
-	return &logDB{ILogDB: db, last: make(map[raftio.NodeInfo]raftpb.State)}, nil
+	f.db = &logDB{ILogDB: db, last: make(map[raftio.NodeInfo]raftpb.State)}
+	return f.db, nil
 }
 
 type logDB struct {

@@ -24,7 +24,7 @@ var elections = []string{
 	"cast vote ", "cast preVote ", "rejected vote ", "rejected preVote ",
 	"received %s rejection from %s", "received %s from %s", // answers to these
 	" votes and %d rejections", " preVotes and %d rejections",
-	"dropped RequestVote at term", "with higher term (%d) from", "after receiving higher term from",
+	"dropped RequestVote at term", "dropped ReadIndex, no leader", "dropped read index, no leader", "with higher term (%d) from", "after receiving higher term from",
 }
 
 // ordinary reports whether a warning of dragonboat's is none to us.

@@ -38,6 +38,9 @@ type machine struct {
 	batch  []state.Decision
 	reader bytes.Reader
 	stored uint64
+	// fresh: the replica has an empty log, and dragonboat wants a state machine
+	// that knows nothing. What it brings again is passed over.
+	fresh bool
 
 	view   atomic.Pointer[state.View]
 	lastN  atomic.Uint64
@@ -86,6 +89,9 @@ func (m *machine) publish() {
 func (m *machine) Open(<-chan struct{}) (uint64, error) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
+	if m.fresh {
+		return 0, nil
+	}
 	return m.st.Index(), nil
 }
 
@@ -100,6 +106,9 @@ func (m *machine) Update(entries []sm.Entry) ([]sm.Entry, error) {
 			break
 		}
 		size += len(entries[i].Cmd)
+		if entries[i].Index <= m.st.Index() {
+			continue // applied by an earlier replica of this member
+		}
 		res, err := m.st.Apply(entries[i].Index, entries[i].Cmd, (*effects)(m))
 		if err != nil {
 			m.fail(err)
@@ -197,14 +206,17 @@ func (m *machine) checkpoint() error {
 	return nil
 }
 
-// Close is called by dragonboat when no other call can come.
-func (m *machine) Close() error {
+// Close is called by dragonboat when no other call of this replica can come. The
+// machine stays as it is for the next one, see close.
+func (m *machine) Close() error { return nil }
+
+// close ends the machine for good.
+func (m *machine) close() {
 	m.ckptMu.Lock()
 	defer m.ckptMu.Unlock()
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	m.spool.close()
-	return nil
 }
 
 // effects does what the state machine asks for. It runs with the machine's lock

@@ -11,15 +11,10 @@ import (
 	"sync/atomic"
 	"time"
 
-	"github.com/lni/dragonboat/v4"
-	"github.com/lni/dragonboat/v4/client"
-	"github.com/lni/dragonboat/v4/config"
 	"github.com/lni/dragonboat/v4/raftio"
-	sm "github.com/lni/dragonboat/v4/statemachine"
 	"github.com/rs/zerolog"
 
 	"cohort/consensus/state"
-	"cohort/consensus/transport"
 	"cohort/internal/binlog/groupbinlog"
 )
 
@@ -31,9 +26,9 @@ const shardID = 1
 type Node struct {
 	cfg      Config
 	log      zerolog.Logger
-	nh       *dragonboat.NodeHost
-	session  *client.Session
 	machine  *machine
+	host     atomic.Pointer[host] // nil while this member has no replica
+	hostMu   sync.Mutex           // one change of host at a time
 	leader   leadership
 	incoming incoming
 	reads    readGroup
@@ -78,17 +73,34 @@ func New(cfg Config) (*Node, error) {
 		cancel()
 		return nil, fmt.Errorf("consensus: %w", err)
 	}
-	if err := n.start(); err != nil {
-		cancel()
-		n.machine.spool.close()
+	if err := n.begin(); err != nil {
+		n.cancel()
+		if h := n.host.Load(); h != nil {
+			h.nh.Close()
+		}
+		n.machine.close()
 		return nil, err
 	}
 	return n, nil
 }
 
-// checkDir refuses a directory of which a part was lost: a member that forgot
-// its log could vote twice, one that forgot its state would apply the rest of the
-// log to nothing and throw its group binlog away. In a new directory it stores
+// begin starts the replica that the directory holds, if any.
+func (n *Node) begin() error {
+	id, err := n.adoptIdentity()
+	if err != nil {
+		return fmt.Errorf("consensus: %w", err)
+	}
+	if id.Replica == 0 {
+		n.machine.left(n.cfg.ReplicaID)
+		return nil
+	}
+	return n.startReplica(id)
+}
+
+// checkDir refuses a directory of which a part was lost: a replica that forgot
+// its log could vote twice (a member of a group that takes new ones gets another
+// replica then, see adoptIdentity), one that forgot its state would apply the rest
+// of the log to nothing and throw its group binlog away. In a new directory it stores
 // the first checkpoint, so that a log never exists without one.
 func checkDir(cfg Config) error {
 	exists := func(path ...string) bool {
@@ -101,7 +113,7 @@ func checkDir(cfg Config) error {
 		if err != nil {
 			return err
 		}
-		if !haveLog && st.Index() > 0 {
+		if !haveLog && st.Index() > 0 && len(cfg.InitialMembers) > 0 {
 			return fmt.Errorf("%w: %s has a state but no log", ErrCorrupt, cfg.Dir)
 		}
 		return nil
@@ -113,69 +125,6 @@ func checkDir(cfg Config) error {
 		return fmt.Errorf("%w: the group binlog has transactions up to %d, but %s is new", ErrCorrupt, cfg.Store.LastN(), cfg.Dir)
 	}
 	return storeCheckpoint(cfg.Dir, encodeCheckpoint(state.New(), groupbinlog.Position{}))
-}
-
-// start opens dragonboat.
-func (n *Node) start() error {
-	cfg := n.cfg
-	raftDir := filepath.Join(cfg.Dir, "raft")
-	if err := adoptHostname(raftDir); err != nil {
-		return fmt.Errorf("consensus: %w", err)
-	}
-	nhc := config.NodeHostConfig{
-		DeploymentID:        deploymentID(cfg.GroupName),
-		NodeHostDir:         raftDir,
-		RTTMillisecond:      uint64(cfg.RTT / time.Millisecond),
-		RaftAddress:         cfg.LocalAddress,
-		ListenAddress:       cfg.ListenAddress,
-		RaftEventListener:   &n.leader,
-		NotifyCommit:        false, // we acknowledge what was applied
-		MaxSendQueueSize:    64 << 20,
-		MaxReceiveQueueSize: 64 << 20,
-	}
-	nhc.Expert.LogDBFactory = logDBFactory{}
-	n.incoming.deployment = nhc.DeploymentID
-	n.incoming.TransportFactory = transport.NewFactory(transport.Options{
-		Group: cfg.GroupName, Shard: shardID, Replica: cfg.ReplicaID,
-		TLS: cfg.TLS, Allowlist: cfg.Allowlist, Allowed: cfg.Allowed,
-		Address: func(id uint64) (string, bool) { a, ok := cfg.InitialMembers[id]; return a, ok },
-		Logger:  cfg.Logger,
-	})
-	nhc.Expert.TransportFactory = &n.incoming
-	nhc.Expert.Engine = config.EngineConfig{ExecShards: 1, CommitShards: 1, ApplyShards: 1,
-		SnapshotShards: 1, CloseShards: 1}
-	nhc.Expert.LogDB = config.GetTinyMemLogDBConfig()
-	nhc.Expert.LogDB.Shards = 1
-	// Tan takes this as the size of each of its 16 scratch buffers; pages that
-	// were never written cost nothing. A larger update gets a buffer of its own.
-	nhc.Expert.LogDB.KVWriteBufferSize = 512 << 10
-	nh, err := dragonboat.NewNodeHost(nhc)
-	if err != nil {
-		return fmt.Errorf("consensus: %w", err)
-	}
-	if !cfg.TLS.Verifies() {
-		n.log.Info().Str("address", cfg.LocalAddress).Bool("encrypted", cfg.TLS != nil).
-			Msg("the members' log connections are not authenticated (group_replication_ssl_mode below VERIFY_CA): only members may be able to reach this address from the allowlist")
-	}
-	n.nh, n.session = nh, nh.GetNoOPSession(shardID)
-	members := make(map[uint64]dragonboat.Target, len(cfg.InitialMembers))
-	for id, addr := range cfg.InitialMembers {
-		members[id] = addr
-	}
-	err = nh.StartOnDiskReplica(members, false,
-		func(uint64, uint64) sm.IOnDiskStateMachine { return n.machine },
-		config.Config{
-			ReplicaID: cfg.ReplicaID, ShardID: shardID,
-			CheckQuorum: true, PreVote: true, OrderedConfigChange: true,
-			ElectionRTT: cfg.ElectionRTT, HeartbeatRTT: cfg.HeartbeatRTT,
-			// Compaction goes by size, see compactor.
-			SnapshotEntries: 0, CompactionOverhead: 20000,
-		})
-	if err != nil {
-		nh.Close()
-		return fmt.Errorf("consensus: %w", err)
-	}
-	return nil
 }
 
 // deploymentID keeps groups of different names apart a second time, after the
@@ -195,7 +144,10 @@ func (n *Node) Run(ctx context.Context) error {
 	stop := context.AfterFunc(n.ctx, cancel)
 	defer stop()
 	var wg sync.WaitGroup
-	chores := []func(context.Context){n.runCheckpoints, n.runCompaction}
+	chores := []func(context.Context){n.runCheckpoints, n.runCompaction, n.runReconcile}
+	if !n.static() {
+		chores = append(chores, n.runRemovalWatch)
+	}
 	if n.cfg.FollowPrimary {
 		chores = append(chores, n.runFollowPrimary)
 	}
@@ -222,7 +174,12 @@ func (n *Node) close(checkpoint bool) error {
 		if checkpoint && n.machine.err() == nil {
 			err = n.machine.checkpoint()
 		}
-		n.nh.Close()
+		n.hostMu.Lock()
+		defer n.hostMu.Unlock()
+		if h := n.host.Load(); h != nil {
+			h.nh.Close()
+		}
+		n.machine.close()
 	})
 	return err
 }

@@ -99,7 +99,11 @@ func (n *Node) readIndex() (uint64, error) {
 	if err := n.machine.err(); err != nil {
 		return 0, err
 	}
-	rs, err := n.nh.ReadIndex(shardID, readTimeout)
+	h, err := n.raft()
+	if err != nil {
+		return 0, err
+	}
+	rs, err := h.nh.ReadIndex(shardID, readTimeout)
 	if err != nil {
 		return 0, err
 	}

@@ -289,7 +289,7 @@ func away(t *testing.T, d *donors) (c *cluster, absent *testMember) {
 	write(t, c, "b", 40, 900_000)
 	for _, o := range c.members[:2] {
 		o.wait(t, "compaction", func() bool {
-			r, err := o.node.nh.GetLogReader(shardID)
+			r, err := o.node.host.Load().nh.GetLogReader(shardID)
 			if err != nil {
 				t.Fatal(err)
 			}

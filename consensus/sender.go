@@ -215,7 +215,11 @@ func (s *sender) send(units []*unit, frags int) bool {
 		}
 	}
 	// Dragonboat copies the entry.
-	rs, err := p.n.nh.Propose(p.n.session, s.buf, s.timeout)
+	h, err := p.n.raft()
+	var rs *dragonboat.RequestState
+	if err == nil {
+		rs, err = h.nh.Propose(h.session, s.buf, s.timeout)
+	}
 	if err != nil {
 		s.failed(err)
 		return false

@@ -119,6 +119,9 @@ func (m *machine) recover(ctx context.Context, r io.Reader) error {
 	if err != nil {
 		return fmt.Errorf("snapshot: %w", err)
 	}
+	if m.beyond(st) {
+		return nil // an earlier replica of this member was further
+	}
 	// Nothing else writes m.st meanwhile: dragonboat applies nothing.
 	if err := m.fetch(ctx, st); err != nil {
 		return err
@@ -132,6 +135,13 @@ func (m *machine) recover(ctx context.Context, r io.Reader) error {
 		o.Skipped()
 	}
 	return nil
+}
+
+// beyond reports whether what is applied here is at least what st has.
+func (m *machine) beyond(st *state.State) bool {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	return m.st.Index() >= st.Index() && m.st.View().Lineage == st.View().Lineage
 }
 
 // install makes st the state; body has the spooled fragments that it names.

@@ -30,8 +30,8 @@ func (m *machine) mustApply(t *testing.T, items ...interface{ AppendItem([]byte)
 }
 
 func TestSnapshot(t *testing.T) {
-	boot := &state.Bootstrap{GroupName: "g", Lineage: 1, Rules: 1, Primary: 1}
-	join := &state.Join{Member: 1, Nonce: 1}
+	boot := &state.Bootstrap{GroupName: "g", Lineage: 1, Rules: 1, Replicas: 9, Primary: 1}
+	join := &state.Join{Member: 1, Replica: 1, Nonce: 1}
 	txn := func(seq uint64) *state.Txn {
 		return &state.Txn{Member: 1, Incarnation: 1, Seq: seq, Epoch: 1, XID: "a", Meta: testMeta, Body: []byte("x"), BodyLen: 1}
 	}
@@ -44,7 +44,7 @@ func TestSnapshot(t *testing.T) {
 		t.Fatal(err)
 	}
 	// What happens afterwards is not in it.
-	donor.mustApply(t, &state.Join{Member: 2, Nonce: 2}, &state.Join{Member: 1, Nonce: 3})
+	donor.mustApply(t, &state.Join{Member: 2, Replica: 2, Nonce: 2}, &state.Join{Member: 1, Replica: 1, Nonce: 3})
 	if err := donor.Sync(); err != nil {
 		t.Fatal(err)
 	}

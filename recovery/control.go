@@ -7,7 +7,6 @@ import (
 	"time"
 
 	"cohort/consensus"
-	"cohort/consensus/state"
 	"cohort/internal/mysqld"
 	"cohort/router"
 )
@@ -231,7 +230,7 @@ func (m *Member) Stop(ctx context.Context) error {
 func (m *Member) leave(ctx context.Context) {
 	m.opt.Router.SetPlace(router.OnNone)
 	tell, cancel := context.WithTimeout(ctx, leaveTimeout)
-	err := m.opt.Node.SetState(tell, state.StateOffline)
+	err := m.opt.Node.Leave(tell)
 	if err != nil && ctx.Err() == nil && !errors.Is(err, consensus.ErrFenced) && !errors.Is(err, consensus.ErrNotJoined) {
 		m.log.Warn().Err(err).Msg("left without telling the group; it will find out")
 	}

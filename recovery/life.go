@@ -29,6 +29,8 @@ type life struct {
 	// would end the life.
 	connMu sync.Mutex
 	id     mysqld.Identity
+	// settings are those that all members must share.
+	settings string
 
 	incarnation uint64
 	// epoch is the one that this life is, or is becoming, the primary of; 0 for a
@@ -97,9 +99,10 @@ func (m *Member) live(ctx context.Context) (err error) {
 	if err := l.fence(ctx); err != nil {
 		return err
 	}
-	if err := l.enter(ctx); err != nil {
+	if err := l.limited(ctx, l.join); err != nil {
 		return err
 	}
+	l.m.entered()
 	// From here on the group knows of this life: an end that is this server's
 	// own fault is reported.
 	err = l.serve(ctx)
@@ -113,22 +116,22 @@ func (m *Member) live(ctx context.Context) (err error) {
 	return err
 }
 
-// enter is join. A try to rejoin has a time limit; the Join of one that failed may
-// be ordered all the same, and the next one ends that incarnation.
-func (l *life) enter(ctx context.Context) error {
-	if l.m.rejoining.Load() {
-		try, cancel := context.WithTimeout(ctx, joinTries*l.m.timing.rejoinTry)
-		defer cancel()
-		if err := l.join(try); err != nil {
-			if ctx.Err() != nil {
-				return context.Cause(ctx)
-			}
-			return fmt.Errorf("%w: %w", errNotLetIn, err)
-		}
-	} else if err := l.join(ctx); err != nil {
-		return err
+// limited runs a step that waits for the group. In a try to rejoin it has a time
+// limit; the Join of one that failed may be ordered all the same, and the next one
+// ends that incarnation.
+func (l *life) limited(ctx context.Context, step func(context.Context) error) error {
+	if !l.m.rejoining.Load() {
+		return step(ctx)
 	}
-	l.m.entered()
+	try, cancel := context.WithTimeout(ctx, joinTries*l.m.timing.rejoinTry)
+	defer cancel()
+	err := step(try)
+	if err != nil && ctx.Err() != nil {
+		return context.Cause(ctx)
+	}
+	if err != nil {
+		return fmt.Errorf("%w: %w", errNotLetIn, err)
+	}
 	return nil
 }
 
@@ -161,13 +164,16 @@ func (l *life) prepare(ctx context.Context) (err error) {
 		return fmt.Errorf("%w: server_uuid is %s, it was %s when this process started; restart cohort",
 			mysqld.ErrSettings, l.id.ServerUUID, l.m.opt.UUID)
 	}
+	if err := mysqld.Check(ctx, l.conn); err != nil {
+		return err
+	}
+	if err := l.limited(ctx, l.enter); err != nil {
+		return err
+	}
 	if err := l.admit(ctx); err != nil {
 		return err
 	}
-	if err := l.liftOffline(ctx); err != nil {
-		return err
-	}
-	return mysqld.Check(ctx, l.conn)
+	return l.liftOffline(ctx)
 }
 
 // account sees to it that the member's own account exists. On a read-only
@@ -292,7 +298,7 @@ func (l *life) join(ctx context.Context) error {
 			if err != nil {
 				return err
 			}
-			if _, err := o.Node.Bootstrap(ctx, state.Bootstrap{Primary: o.ReplicaID, StartN: executed.Last(), Base: base}); err != nil {
+			if _, err := o.Node.Bootstrap(ctx, state.Bootstrap{Primary: o.ReplicaID, StartN: executed.Last(), Base: base, Settings: l.settings}); err != nil {
 				return fmt.Errorf("found the group: %w", err)
 			}
 			l.log.Info().Str("group", o.GroupName).Msg("group founded")
@@ -309,7 +315,7 @@ func (l *life) join(ctx context.Context) error {
 		return fmt.Errorf("%w: it lacks transactions that the founding member brought (%s)", ErrDiverged, o.Node.View().Base)
 	}
 	info := o.Info
-	info.UUID, info.ServerVersion, info.MysqldVersion = l.id.ServerUUID, uint64(l.id.Number), l.id.Version
+	info.UUID, info.ServerVersion, info.MysqldVersion, info.ServerID = l.id.ServerUUID, uint64(l.id.Number), l.id.Version, uint64(l.id.ServerID)
 	var epoch uint64
 	told := l.m.tellFetch(ctx)
 	l.incarnation, epoch, err = o.Node.Join(ctx, info)

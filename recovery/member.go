@@ -46,11 +46,14 @@ var ErrDiverged = errors.New("recovery: this server's data are not the group's")
 
 // Options configure a Member.
 type Options struct {
-	// ReplicaID is this member's place in the log, from 1.
+	// ReplicaID is this member's id in the group.
 	ReplicaID uint64
 	GroupName string
-	// Bootstrap founds the group if the log holds none yet.
+	// Bootstrap founds the group if nobody has yet.
 	Bootstrap bool
+	// Settings are those of this program that all members must share, one
+	// name=value a line; what mysqld knows is added.
+	Settings string
 	// Socket is mysqld's unix socket; AdminUser and AdminPassword are used to
 	// check and prepare mysqld and for nothing else.
 	Socket, AdminUser, AdminPassword string
@@ -72,7 +75,7 @@ type Options struct {
 	TransactionSizeLimit int64
 	// BinlogSpace is how large the group binlog may grow, in bytes, before what
 	// all members have applied is purged; 0 for any size. Members is how many
-	// members the group has.
+	// members a group has at least that is begun by several at once.
 	BinlogSpace int64
 	Members     int
 	// Failed is told when this member cannot go on: the feed has found the group

@@ -66,7 +66,7 @@ func (m *Member) followPeers(ctx context.Context) error {
 
 func (m *Member) peerTarget(id uint64) (peer.Target, bool) {
 	v, ok := m.opt.Node.View().Member(id)
-	if !ok || v.Info.PeerAddress == "" {
+	if !ok || v.Replica == 0 || v.Info.PeerAddress == "" {
 		return peer.Target{}, false
 	}
 	return targetOf(&v), true

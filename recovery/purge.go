@@ -31,16 +31,22 @@ func (m *Member) purge(ctx context.Context) error {
 	return nil
 }
 
-// storedByAll is up to where every member, present or not, has the group's
-// transactions on stable storage (DESIGN §9.7): what one of them may still ask for is never purged. A
-// member that has not reported in its present life counts as having nothing.
+// storedByAll is up to where every member that the group counts, present or not,
+// has the group's transactions on stable storage (DESIGN §9.7): what one of them
+// may still ask for is never purged. A member that has not reported in its present
+// life counts as having nothing. Those that were taken out are not waited for.
 func storedByAll(v *state.View, members int) uint64 {
-	if len(v.Members) < members || len(v.Members) == 0 {
-		return 0
-	}
-	low := v.Members[0].Stable
+	counted, low := 0, uint64(0)
 	for _, m := range v.Members {
-		low = min(low, m.Stable)
+		if m.Replica == 0 {
+			continue
+		}
+		if counted++; counted == 1 || m.Stable < low {
+			low = m.Stable
+		}
+	}
+	if counted < members {
+		return 0
 	}
 	return low
 }

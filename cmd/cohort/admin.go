@@ -8,6 +8,7 @@ import (
 	"strings"
 	"time"
 
+	"cohort/consensus"
 	"cohort/internal/httpapi"
 	"cohort/internal/sysvar"
 	"cohort/internal/wire"
@@ -66,7 +67,15 @@ func (s *statusSource) startError(err error) error {
 	case errors.Is(err, recovery.ErrBusy):
 		return wire.NewError(3663, "HY000", "The START GROUP_REPLICATION command encountered a failure. Another instance of START/STOP GROUP_REPLICATION command is executing.")
 	}
-	s.log.Error().Err(err).Msg("START GROUP_REPLICATION failed")
+	s.log.Error().Err(err).Str("remedy", recovery.Explain(err)).Msg("START GROUP_REPLICATION failed")
+	switch {
+	case errors.Is(err, consensus.ErrAddress):
+		return wire.NewError(3096, "HY000", "The START GROUP_REPLICATION command failed as there was an error when initializing the group communication layer.")
+	case errors.Is(err, consensus.ErrNoSeed):
+		return wire.NewError(3097, "HY000", "The START GROUP_REPLICATION command failed as there was an error when joining the communication group.")
+	case errors.Is(err, consensus.ErrGroupFull):
+		return wire.NewError(3191, "HY000", "The START GROUP_REPLICATION command failed since the group already has 9 members.")
+	}
 	return wire.NewError(3092, "HY000", "The server is not configured properly to be an active member of the group. Please see more details on error log.")
 }
 
@@ -310,7 +319,7 @@ func (s *statusSource) Function(ctx context.Context, who proxy.SessionInfo, call
 		cancel()
 		online = err == nil
 	}
-	result, err := f.run(functionCall{ctx: ctx, view: s.node.View(), self: s.replica, online: online, args: call.Args, life: s.life})
+	result, err := f.run(functionCall{ctx: ctx, view: s.node.View(), self: s.id, online: online, args: call.Args, life: s.life})
 	if err != nil {
 		return "", true, asFunctionError(call.Name, err)
 	}

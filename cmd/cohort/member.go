@@ -8,6 +8,7 @@ import (
 	"os"
 	"path/filepath"
 	"strconv"
+	"strings"
 	"time"
 
 	"github.com/rs/zerolog"
@@ -28,7 +29,6 @@ import (
 // serve wires one member together and runs it until ctx ends or a part that
 // the member cannot do without fails.
 func serve(ctx context.Context, cfg *config.Config, log zerolog.Logger) (err error) {
-	replica := uint64(cfg.SeedIndex() + 1)
 	for _, d := range []string{cfg.DataDir, filepath.Join(cfg.DataDir, "log"), filepath.Join(cfg.DataDir, "binlog")} {
 		if err := os.MkdirAll(d, 0o700); err != nil {
 			return fmt.Errorf("make the member's directory: %w", err)
@@ -42,6 +42,10 @@ func serve(ctx context.Context, cfg *config.Config, log zerolog.Logger) (err err
 	if err != nil {
 		return err
 	}
+	self, err := consensus.MemberID(filepath.Join(cfg.DataDir, "log"), id.ServerUUID)
+	if err != nil {
+		return err
+	}
 	store, err := groupbinlog.Open(filepath.Join(cfg.DataDir, "binlog"),
 		groupbinlog.Options{GroupUUID: cfg.GroupName, Logger: logging.Component(log, "groupbinlog")})
 	if err != nil {
@@ -50,7 +54,7 @@ func serve(ctx context.Context, cfg *config.Config, log zerolog.Logger) (err err
 	defer func() { err = errors.Join(err, store.Close()) }()
 
 	ref := &router.NodeRef{}
-	rt := router.New(router.Options{Self: replica, SelfUUID: id.ServerUUID, Socket: cfg.MysqldSocket, GroupName: cfg.GroupName,
+	rt := router.New(router.Options{Self: self, SelfUUID: id.ServerUUID, Socket: cfg.MysqldSocket, GroupName: cfg.GroupName,
 		Log: ref, Logger: logging.Component(log, "router")})
 	defer rt.Close()
 
@@ -62,20 +66,16 @@ func serve(ctx context.Context, cfg *config.Config, log zerolog.Logger) (err err
 		default:
 		}
 	}
-	seeds := make(map[uint64]string)
-	for i, addr := range cfg.Seeds() {
-		seeds[uint64(i+1)] = addr
-	}
 	stats := groupstats.New()
 	threshold := int(cfg.CompressionThreshold)
 	if threshold == 0 {
 		threshold = -1
 	}
-	memberTLS, allowed, err := memberAccess(cfg, log)
+	memberTLS, allowed, err := memberAccess(cfg, ref.View, log)
 	if err != nil {
 		return err
 	}
-	donorOptions := recovery.DonorOptions{ReplicaID: replica, UUID: id.ServerUUID, RetryCount: cfg.RecoveryRetryCount,
+	donorOptions := recovery.DonorOptions{ReplicaID: self, UUID: id.ServerUUID, RetryCount: cfg.RecoveryRetryCount,
 		ReconnectInterval: cfg.RecoveryReconnectInterval, Logger: logging.Component(log, "recovery")}
 	if memberTLS != nil {
 		donorOptions.TLS = memberTLS.Client
@@ -83,8 +83,8 @@ func serve(ctx context.Context, cfg *config.Config, log zerolog.Logger) (err err
 	donors := recovery.NewDonors(donorOptions)
 	node, err := consensus.New(consensus.Config{
 		TLS: memberTLS, Allowlist: allowed,
-		Dir: filepath.Join(cfg.DataDir, "log"), GroupName: cfg.GroupName, ReplicaID: replica, LocalAddress: cfg.LocalAddress,
-		InitialMembers: seeds, Store: store, Observer: observers{rt, stats}, Logger: logging.Component(log, "consensus"),
+		Dir: filepath.Join(cfg.DataDir, "log"), GroupName: cfg.GroupName, ReplicaID: self, LocalAddress: cfg.LocalAddress,
+		Seeds: cfg.GroupSeeds, ExpelTimeout: max(cfg.MemberExpelTimeout, time.Millisecond), Store: store, Observer: observers{rt, stats}, Logger: logging.Component(log, "consensus"),
 		CompressionThreshold: threshold, FragmentSize: int(cfg.FragmentSize(consensus.DefaultFragmentSize)), FollowPrimary: true,
 		OnFatal: failed, Rows: donors, RetainLogBytes: cfg.LogSpace,
 	})
@@ -95,10 +95,10 @@ func serve(ctx context.Context, cfg *config.Config, log zerolog.Logger) (err err
 	ref.Set(node)
 
 	member, err := recovery.New(recovery.Options{
-		ReplicaID: replica, GroupName: cfg.GroupName, Bootstrap: cfg.BootstrapGroup,
+		ReplicaID: self, GroupName: cfg.GroupName, Bootstrap: cfg.BootstrapGroup, Settings: shared(cfg),
 		Socket: cfg.MysqldSocket, AdminUser: cfg.AdminUser, AdminPassword: cfg.AdminPassword,
 		Dir: cfg.DataDir, Info: info, FeedAddress: cfg.FeedAddress, PeerAddress: cfg.PeerListenAddress(),
-		BinlogSpace: int64(cfg.BinlogSpace), Members: len(seeds), Failed: failed,
+		BinlogSpace: int64(cfg.BinlogSpace), Failed: failed,
 		Policy:  policy(cfg),
 		Standby: !cfg.StartOnBoot, CommitterConns: int(cfg.CommitterConnections), TransactionSizeLimit: int64(cfg.TransactionSizeLimit),
 		TLS: memberTLS, Allowlist: allowed, Node: node, Store: store, Donors: donors, Router: rt, UUID: id.ServerUUID, ServerVersion: id.Version, Logger: logging.Component(log, "member"),
@@ -106,7 +106,7 @@ func serve(ctx context.Context, cfg *config.Config, log zerolog.Logger) (err err
 	if err != nil {
 		return err
 	}
-	st := &statusSource{cfg: cfg, info: info, replica: replica, node: node, router: rt, member: member, donors: donors, stats: stats, life: member,
+	st := &statusSource{cfg: cfg, info: info, id: self, node: node, router: rt, member: member, donors: donors, stats: stats, life: member,
 		log: logging.Component(log, "admin")}
 	front, err := newProxy(cfg, st, rt, member.Compliance(), log)
 	if err != nil {
@@ -136,7 +136,7 @@ func serve(ctx context.Context, cfg *config.Config, log zerolog.Logger) (err err
 		}
 	})
 	log.Info().Str("clients", cfg.BindAddress).Str("http", cfg.HTTPAddress).Str("group", cfg.GroupName).
-		Uint64("replica", replica).Str("server_uuid", id.ServerUUID).Msg("member starting")
+		Uint64("member", self).Str("server_uuid", id.ServerUUID).Msg("member starting")
 	return g.Wait()
 }
 
@@ -184,6 +184,19 @@ func describe(cfg *config.Config, id mysqld.Identity) (state.MemberInfo, error) 
 	}
 	return state.MemberInfo{UUID: id.ServerUUID, Weight: cfg.MemberWeight, HTTPAddress: cfg.HTTPAddress,
 		MysqldAddress: cfg.MysqldAdvertised(id.Port), ClientAddress: cfg.Advertised(n), CohortVersion: version()}, nil
+}
+
+// shared are the settings of this program that all members must have in common,
+// one name=value a line.
+func shared(cfg *config.Config) string {
+	var b strings.Builder
+	for _, name := range []string{"group_replication_single_primary_mode", "group_replication_enforce_update_everywhere_checks",
+		"group_replication_gtid_assignment_block_size", "group_replication_view_change_uuid"} {
+		if v, err := cfg.Get(name); err == nil {
+			fmt.Fprintf(&b, "%s=%s\n", name, v)
+		}
+	}
+	return b.String()
 }
 
 // observers are told one after the other; none changes what it is told.

@@ -25,6 +25,7 @@ usage:
   cohort sandbox stop    [--dir DIR] [MEMBER [mysqld|proxy]]   end in order
   cohort sandbox kill    [--dir DIR] [MEMBER [mysqld|proxy]]   end with SIGKILL
   cohort sandbox restart [--dir DIR] [MEMBER [mysqld|proxy]]   end in order, start
+  cohort sandbox add     [--dir DIR]         one more member, up to 9
   cohort sandbox destroy [--dir DIR]         end everything, remove the data
 
 flags of start:
@@ -86,9 +87,12 @@ func parseSandbox(verb string, args []string) (*sandboxFlags, error) {
 	fs.SetOutput(io.Discard)
 	fs.StringVar(&f.dir, "dir", "sandbox", "")
 	switch verb {
-	case "start", "restart":
+	case "start", "restart", "add":
 		fs.StringVar(&f.mysqld, "mysqld", "", "")
 		fs.DurationVar(&f.timeout, "timeout", 3*time.Minute, "")
+		if verb == "add" {
+			break
+		}
 		if verb == "restart" {
 			fs.BoolVar(&f.wait, "wait", false, "")
 			break
@@ -166,6 +170,8 @@ func (f *sandboxFlags) run(ctx context.Context, stop func(), verb string, stdout
 		return s.Kill(ctx, f.member, f.part)
 	case "destroy":
 		return s.Destroy(ctx)
+	case "add":
+		return f.add(ctx, s, stdout, stderr)
 	default: // restart
 		return f.restart(ctx, s, stderr)
 	}
@@ -173,6 +179,29 @@ func (f *sandboxFlags) run(ctx context.Context, stop func(), verb string, stdout
 
 func (f *sandboxFlags) find(ctx context.Context, stderr io.Writer) (*mysqld.Installation, error) {
 	return mysqld.Find(ctx, mysqld.FindOptions{Path: f.mysqld, Progress: stderr})
+}
+
+// add starts one more member, which joins the group.
+func (f *sandboxFlags) add(ctx context.Context, s *sandbox.Sandbox, stdout, stderr io.Writer) error {
+	in, err := f.find(ctx, stderr)
+	if err != nil {
+		return err
+	}
+	name, err := s.Add(ctx)
+	if err != nil {
+		return err
+	}
+	ctx, cancel := context.WithTimeout(ctx, f.timeout)
+	defer cancel()
+	table := sandbox.NewTable(stderr, s)
+	if _, err := s.Start(ctx, name, sandbox.Both, sandbox.StartOptions{Installation: in, Progress: table.Doing}); err != nil {
+		return err
+	}
+	if err := s.WaitOnline(ctx, name, table.Seen); err != nil {
+		return err
+	}
+	fmt.Fprintln(stdout, name)
+	return nil
 }
 
 func (f *sandboxFlags) restart(ctx context.Context, s *sandbox.Sandbox, stderr io.Writer) error {

@@ -19,14 +19,14 @@ import (
 
 // statusSource answers what the member knows of the group and of itself.
 type statusSource struct {
-	cfg     *config.Config
-	info    state.MemberInfo
-	replica uint64
-	node    *consensus.Node
-	router  *router.Router
-	member  *recovery.Member
-	donors  *recovery.Donors
-	stats   *groupstats.Counter
+	cfg    *config.Config
+	info   state.MemberInfo
+	id     uint64 // this member's
+	node   *consensus.Node
+	router *router.Router
+	member *recovery.Member
+	donors *recovery.Donors
+	stats  *groupstats.Counter
 	// life is member, for what it may or may not be able to do.
 	life any
 	log  zerolog.Logger
@@ -39,11 +39,14 @@ func (s *statusSource) status() httpapi.Status {
 	v := s.node.View()
 	self := s.self(v)
 	st := httpapi.Status{GroupName: s.cfg.GroupName, ViewID: v.ViewID(), Self: self, Epoch: v.Epoch,
-		LastOrdered: s.node.LastN(), Applied: s.router.Tracker(s.replica).Low(), Serving: s.member.Ready()}
+		LastOrdered: s.node.LastN(), Applied: s.router.Tracker(s.id).Low(), Serving: s.member.Ready()}
 	if st.LastOrdered > st.Applied {
 		st.Backlog = st.LastOrdered - st.Applied
 	}
 	for _, m := range v.Members {
+		if m.Replica == 0 && m.ID != s.id || m.Incarnation == 0 {
+			continue // it left, or has not come yet
+		}
 		st.Members = append(st.Members, member(m, v.Primary, s.member.Unreachable))
 		if m.ID == v.Primary {
 			st.Primary = m.Info.UUID
@@ -64,7 +67,7 @@ func (s *statusSource) status() httpapi.Status {
 func (s *statusSource) self(v *state.View) httpapi.Self {
 	host, port := hostPort(s.info.ClientAddress)
 	self := httpapi.Self{MemberID: s.info.UUID, Host: host, Port: port, State: state.StateOffline.String()}
-	if m, ok := v.Member(s.replica); ok && s.member.Wanted() {
+	if m, ok := v.Member(s.id); ok && m.Incarnation != 0 && s.member.Wanted() {
 		self.State, self.Role = m.State.String(), role(m.ID, v.Primary)
 	}
 	switch f := s.member.Fetch(); {

@@ -42,7 +42,7 @@ func membersTable(v *state.View, self httpapi.Self, unreachable func(state.Membe
 		return t
 	}
 	for _, m := range v.Members {
-		if m.State == state.StateOffline && m.Info.UUID != self.MemberID {
+		if !shown(&m, self.MemberID) {
 			continue
 		}
 		x := member(m, v.Primary, unreachable)
@@ -52,6 +52,12 @@ func membersTable(v *state.View, self httpapi.Self, unreachable func(state.Membe
 		t.Rows = append(t.Rows, texts(applierChannel, x.MemberID, x.Host, strconv.Itoa(x.Port), x.State, x.Role, x.Version, "COHORT"))
 	}
 	return t
+}
+
+// shown reports whether a member is one of the group's, as the others show it.
+// One that was taken out shows itself.
+func shown(m *state.Member, self string) bool {
+	return m.State != state.StateOffline && (m.Replica != 0 || m.Info.UUID == self)
 }
 
 // statsTable is performance_schema.replication_group_member_stats. Counts are
@@ -75,10 +81,16 @@ func (s *statusSource) statsTable(v *state.View) proxy.Table {
 	last := s.node.LastN()
 	all := last
 	for _, m := range v.Members {
+		if !shown(&m, s.info.UUID) {
+			continue
+		}
 		all = min(all, m.Applied)
 	}
 	checked, conflicts := s.stats.Checked()
 	for _, m := range v.Members {
+		if !shown(&m, s.info.UUID) {
+			continue
+		}
 		c := s.stats.Of(m.ID, s.router.Tracker(m.ID).Low())
 		t.Rows = append(t.Rows, texts(applierChannel, v.ViewID(), m.Info.UUID, "0", number(checked), number(conflicts), "0",
 			s.gtids(all), s.last(last), number(c.RemoteQueued), number(c.RemoteApplied), number(c.Proposed), number(c.RolledBack)))

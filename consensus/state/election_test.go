@@ -117,7 +117,7 @@ func TestLateDirectOfAFormerPrimary(t *testing.T) {
 		t.Run(c.name, func(t *testing.T) {
 			g := newTestGroup(t)
 			g.apply(&SetState{Member: 1, Incarnation: 1, State: StateOnline})
-			g.apply(&Join{Member: 2, Nonce: 2, Info: MemberInfo{UUID: "u2"}})
+			g.apply(&Join{Member: 2, Replica: 2, Nonce: 2, Info: MemberInfo{UUID: "u2"}})
 			g.apply(&SetState{Member: 2, Incarnation: 2, State: StateOnline})
 			g.apply(txn(1, "a", 1, nil))
 			g.apply(&SetState{Member: 1, Incarnation: 1, State: StateOffline})
@@ -125,7 +125,7 @@ func TestLateDirectOfAFormerPrimary(t *testing.T) {
 			if v := g.s.View(); v.Primary != 2 || v.Epoch != 2 || v.LastN != 2 || v.PrimarySince != 1 {
 				t.Fatalf("%+v", v)
 			}
-			g.apply(&Join{Member: 1, Nonce: 3, Info: MemberInfo{UUID: "u1"}})
+			g.apply(&Join{Member: 1, Replica: 1, Nonce: 3, Info: MemberInfo{UUID: "u1"}})
 			if c.collected {
 				g.apply(&Watermark{Member: 1, Incarnation: 3, Applied: 2, Stable: 2, Low: 2})
 				g.apply(&Watermark{Member: 2, Incarnation: 2, Applied: 2, Stable: 2, Low: 2})
@@ -161,7 +161,7 @@ func TestLateDirectOfAFormerPrimary(t *testing.T) {
 func TestPrimarySinceIsEncoded(t *testing.T) {
 	g := newTestGroup(t)
 	g.apply(txn(1, "a", 1, nil))
-	g.apply(&Join{Member: 2, Nonce: 2, Info: MemberInfo{UUID: "u2"}})
+	g.apply(&Join{Member: 2, Replica: 2, Nonce: 2, Info: MemberInfo{UUID: "u2"}})
 	g.apply(&SetState{Member: 2, Incarnation: 2, State: StateOnline})
 	g.apply(&Primary{Member: 2, Epoch: 1})
 	again, err := Decode(g.s.Encode(nil))
@@ -192,7 +192,7 @@ func TestFormerPrimaryIsAwaited(t *testing.T) {
 		t.Run(c.name, func(t *testing.T) {
 			g := newTestGroup(t)
 			g.apply(&SetState{Member: 1, Incarnation: 1, State: StateOnline})
-			g.apply(&Join{Member: 2, Nonce: 2, Info: MemberInfo{UUID: "u2"}})
+			g.apply(&Join{Member: 2, Replica: 2, Nonce: 2, Info: MemberInfo{UUID: "u2"}})
 			g.apply(&SetState{Member: 2, Incarnation: 2, State: StateOnline})
 			g.apply(txn(1, "a", 1, nil))
 			g.apply(&Watermark{Member: 1, Incarnation: 1, Applied: 1, Stable: 1, Low: 1})
@@ -209,7 +209,7 @@ func TestFormerPrimaryIsAwaited(t *testing.T) {
 				t.Fatal(err)
 			}
 			g.s = again
-			g.apply(&Join{Member: 1, Nonce: 3, Info: MemberInfo{UUID: "u1"}})
+			g.apply(&Join{Member: 1, Replica: 1, Nonce: 3, Info: MemberInfo{UUID: "u1"}})
 			x := Txn{Direct: true, Member: 1, Incarnation: 3, Seq: 1, Epoch: 1, LocalGTID: "u1:9", Tables: []uint64{c.table}, Meta: testMeta}
 			x.Snapshot.Low = 1
 			g.apply(&x)
@@ -217,7 +217,7 @@ func TestFormerPrimaryIsAwaited(t *testing.T) {
 				t.Fatalf("%+v", o)
 			}
 			// ONLINE again it is like any other: when it fails, nobody waits.
-			g.apply(&Join{Member: 1, Nonce: 4, Info: MemberInfo{UUID: "u1"}})
+			g.apply(&Join{Member: 1, Replica: 1, Nonce: 4, Info: MemberInfo{UUID: "u1"}})
 			g.apply(&SetState{Member: 1, Incarnation: 4, State: StateOnline})
 			g.apply(&SetState{Member: 1, Incarnation: 4, State: StateOffline})
 			if h := g.s.Horizon(); h != last {

@@ -19,9 +19,14 @@ func (s *State) Encode(b []byte) []byte {
 	b = append(b, boolByte(s.founded))
 	b = appendBytes(b, s.boot.GroupName)
 	b = appendBytes(b, s.boot.Base)
+	b = appendBytes(b, s.boot.Settings)
 	for _, v := range [...]uint64{s.boot.Lineage, s.boot.Rules, s.boot.Primary, s.boot.StartN,
-		s.rules, s.viewSeq, s.incarnation, s.primary, s.primarySince, s.epoch, s.checksum} {
+		s.rules, s.viewSeq, s.incarnation, s.primary, s.primarySince, s.epoch, s.checksum, s.boot.Replicas, s.replicas,
+		uint64(len(s.unclaimed))} {
 		b = binary.AppendUvarint(b, v)
+	}
+	for _, id := range s.unclaimed {
+		b = binary.AppendUvarint(b, id)
 	}
 	sums := s.recentSums()
 	b = binary.AppendUvarint(b, uint64(len(sums)))
@@ -54,9 +59,11 @@ func (s *State) Encode(b []byte) []byte {
 
 func (m *Member) encode(b []byte) []byte {
 	for _, v := range [...]uint64{m.ID, m.Incarnation, uint64(m.State), m.Applied, m.Stable, m.Low,
-		m.Seq, m.Nonce, m.OpenEpoch, m.replaced} {
+		m.Seq, m.Nonce, m.OpenEpoch, m.replaced, m.Replica, m.admitted} {
 		b = binary.AppendUvarint(b, v)
 	}
+	b = append(b, boolByte(m.Voter))
+	b = appendBytes(b, m.Address)
 	b = appendBytes(b, m.Info.append(nil))
 	b = binary.AppendUvarint(b, uint64(len(m.fenced)))
 	for _, f := range m.fenced {
@@ -79,7 +86,8 @@ func (m *Member) encode(b []byte) []byte {
 func (m *Member) decode(r *reader) error {
 	m.ID, m.Incarnation, m.State = r.uvarint(), r.uvarint(), MemberState(r.uvarint())
 	m.Applied, m.Stable, m.Low, m.Seq, m.Nonce = r.uvarint(), r.uvarint(), r.uvarint(), r.uvarint(), r.uvarint()
-	m.OpenEpoch, m.replaced = r.uvarint(), r.uvarint()
+	m.OpenEpoch, m.replaced, m.Replica, m.admitted = r.uvarint(), r.uvarint(), r.uvarint(), r.uvarint()
+	m.Voter, m.Address = r.bool(), r.string()
 	if err := m.Info.decode(r.bytes()); err != nil {
 		return err
 	}
@@ -125,10 +133,14 @@ func Decode(b []byte) (*State, error) {
 		return nil, fmt.Errorf("%w: state format %d", ErrUnsupported, v)
 	}
 	s := &State{zd: newDecoder(), viewDirty: true}
-	s.index, s.founded, s.boot.GroupName, s.boot.Base = r.uvarint(), r.bool(), r.string(), r.string()
+	s.index, s.founded, s.boot.GroupName, s.boot.Base, s.boot.Settings = r.uvarint(), r.bool(), r.string(), r.string(), r.string()
 	for _, p := range [...]*uint64{&s.boot.Lineage, &s.boot.Rules, &s.boot.Primary, &s.boot.StartN,
-		&s.rules, &s.viewSeq, &s.incarnation, &s.primary, &s.primarySince, &s.epoch, &s.checksum} {
+		&s.rules, &s.viewSeq, &s.incarnation, &s.primary, &s.primarySince, &s.epoch, &s.checksum,
+		&s.boot.Replicas, &s.replicas} {
 		*p = r.uvarint()
+	}
+	for n := r.count(1); n > 0; n-- {
+		s.unclaimed = append(s.unclaimed, r.uvarint())
 	}
 	if s.rules > RulesVersion {
 		return nil, fmt.Errorf("%w: rules %d", ErrUnsupported, s.rules)

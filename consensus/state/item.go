@@ -29,12 +29,16 @@ const (
 	KindWatermark Kind = 9
 	// KindRules raises the version of the decision rules.
 	KindRules Kind = 10
+	// KindAdmit gives a member a replica of the log.
+	KindAdmit Kind = 11
+	// KindEvict takes a member's replica out of the log.
+	KindEvict Kind = 12
 )
 
 // String returns the kind's name.
 func (k Kind) String() string {
 	names := [...]string{"", "bootstrap", "join", "state", "primary", "txn", "direct",
-		"fragment", "abort", "watermark", "rules"}
+		"fragment", "abort", "watermark", "rules", "admit", "evict"}
 	if int(k) < len(names) && k > 0 {
 		return names[k]
 	}
@@ -97,8 +101,14 @@ type Bootstrap struct {
 	Lineage uint64
 	// Rules is the version of the decision rules, see RulesVersion.
 	Rules uint64
-	// Primary is the replica id of the first primary, 0 for none yet.
+	// Primary is the id of the member that is the first primary, 0 for none yet.
 	Primary uint64
+	// Replicas is how many replicas the log was begun with: 1..Replicas. Members
+	// claim them by their first Join.
+	Replicas uint64
+	// Settings are the founder's that every member must share, one name=value a
+	// line.
+	Settings string
 	// StartN is the highest group transaction number that the founding member
 	// brings; numbering goes on after it.
 	StartN uint64
@@ -120,6 +130,8 @@ func (x *Bootstrap) AppendItem(b []byte) []byte {
 	f = appendUint(f, 4, x.Primary)
 	f = appendUint(f, 5, x.StartN)
 	f = appendString(f, 6, x.Base)
+	f = appendUint(f, 7, x.Replicas)
+	f = appendString(f, 8, x.Settings)
 	return appendItem(b, KindBootstrap, f)
 }
 
@@ -138,10 +150,18 @@ func (x *Bootstrap) decode(b []byte) error {
 			x.StartN = num
 		case 6:
 			x.Base = string(raw)
+		case 7:
+			x.Replicas = num
+		case 8:
+			x.Settings = string(raw)
 		}
 	})
-	if err == nil && len(x.Base) > MaxBase {
+	switch {
+	case err != nil:
+	case len(x.Base) > MaxBase:
 		err = fmt.Errorf("%w: base of %d bytes", ErrMalformed, len(x.Base))
+	case x.Replicas > MaxMembers:
+		err = fmt.Errorf("%w: %d replicas", ErrMalformed, x.Replicas)
 	}
 	return err
 }
@@ -169,6 +189,10 @@ type MemberInfo struct {
 	CohortVersion string
 	// MysqldVersion is the mysqld's own version string.
 	MysqldVersion string
+	// ServerID is mysqld's server_id.
+	ServerID uint64
+	// LogAddress is where the others reach the member's log.
+	LogAddress string
 }
 
 func (x *MemberInfo) append(f []byte) []byte {
@@ -181,7 +205,9 @@ func (x *MemberInfo) append(f []byte) []byte {
 	f = appendString(f, 7, x.PeerAddress)
 	f = appendString(f, 8, x.PeerToken)
 	f = appendString(f, 9, x.CohortVersion)
-	return appendString(f, 10, x.MysqldVersion)
+	f = appendString(f, 10, x.MysqldVersion)
+	f = appendUint(f, 11, x.ServerID)
+	return appendString(f, 12, x.LogAddress)
 }
 
 func (x *MemberInfo) decode(b []byte) error {
@@ -207,6 +233,10 @@ func (x *MemberInfo) decode(b []byte) error {
 			x.CohortVersion = string(raw)
 		case 10:
 			x.MysqldVersion = string(raw)
+		case 11:
+			x.ServerID = num
+		case 12:
+			x.LogAddress = string(raw)
 		}
 	})
 }
@@ -214,6 +244,9 @@ func (x *MemberInfo) decode(b []byte) error {
 // Join begins a new incarnation of a member.
 type Join struct {
 	Member uint64
+	// Replica is the replica of the log that the member runs. A Join counts only
+	// while it is the member's.
+	Replica uint64
 	// Nonce makes a Join that is proposed again do nothing; not 0.
 	Nonce uint64
 	Info  MemberInfo
@@ -224,6 +257,7 @@ func (x *Join) AppendItem(b []byte) []byte {
 	f := appendUint(nil, 1, x.Member)
 	f = appendUint(f, 2, x.Nonce)
 	f = appendString(f, 3, string(x.Info.append(nil)))
+	f = appendUint(f, 4, x.Replica)
 	return appendItem(b, KindJoin, f)
 }
 
@@ -237,6 +271,8 @@ func (x *Join) decode(b []byte) error {
 			x.Nonce = num
 		case 3:
 			info = raw
+		case 4:
+			x.Replica = num
 		}
 	})
 	if err != nil {
@@ -390,6 +426,77 @@ func (x *Rules) decode(b []byte) error {
 	return fields(b, func(tag int, num uint64, _ []byte) {
 		if tag == 1 {
 			x.Version = num
+		}
+	})
+}
+
+// Admit asks for a replica of the log for a member that has none, or has lost
+// what it had: it goes on under a new id, since a replica that forgot its log
+// could vote twice.
+type Admit struct {
+	Member uint64
+	// Nonce makes an Admit that is proposed again do nothing; not 0.
+	Nonce uint64
+	UUID  string
+	// ServerID is mysqld's server_id, 0 for unknown.
+	ServerID uint64
+	// Address is where the others reach the member's log.
+	Address string
+}
+
+// AppendItem appends the item to an entry.
+func (x *Admit) AppendItem(b []byte) []byte {
+	f := appendUint(nil, 1, x.Member)
+	f = appendUint(f, 2, x.Nonce)
+	f = appendString(f, 3, x.UUID)
+	f = appendUint(f, 4, x.ServerID)
+	f = appendString(f, 5, x.Address)
+	return appendItem(b, KindAdmit, f)
+}
+
+func (x *Admit) decode(b []byte) error {
+	return fields(b, func(tag int, num uint64, raw []byte) {
+		switch tag {
+		case 1:
+			x.Member = num
+		case 2:
+			x.Nonce = num
+		case 3:
+			x.UUID = string(raw)
+		case 4:
+			x.ServerID = num
+		case 5:
+			x.Address = string(raw)
+		}
+	})
+}
+
+// Evict takes the replica of a member that is OFFLINE or in ERROR out of the
+// log. It counts only while Replica and Incarnation are the member's, so that one
+// that came back meanwhile stays.
+type Evict struct {
+	Member      uint64
+	Replica     uint64
+	Incarnation uint64
+}
+
+// AppendItem appends the item to an entry.
+func (x *Evict) AppendItem(b []byte) []byte {
+	f := appendUint(nil, 1, x.Member)
+	f = appendUint(f, 2, x.Replica)
+	f = appendUint(f, 3, x.Incarnation)
+	return appendItem(b, KindEvict, f)
+}
+
+func (x *Evict) decode(b []byte) error {
+	return fields(b, func(tag int, num uint64, _ []byte) {
+		switch tag {
+		case 1:
+			x.Member = num
+		case 2:
+			x.Replica = num
+		case 3:
+			x.Incarnation = num
 		}
 	})
 }

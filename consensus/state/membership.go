@@ -1,8 +1,8 @@
 package state
 
 import (
+	"cmp"
 	"fmt"
-	"math"
 	"slices"
 	"strings"
 )
@@ -21,6 +21,10 @@ func (s *State) applyBootstrap(body []byte, sink Sink) (uint64, error) {
 	}
 	s.founded, s.boot, s.rules = true, b, b.Rules
 	s.primary, s.epoch, s.primarySince = b.Primary, 1, b.StartN
+	s.replicas = b.Replicas
+	for id := range b.Replicas {
+		s.unclaimed = append(s.unclaimed, id+1)
+	}
 	if b.StartN > 0 {
 		s.cert.StartAt(b.StartN)
 		if err := sink.StartAt(b.StartN); err != nil {
@@ -35,10 +39,6 @@ func (s *State) applyBootstrap(body []byte, sink Sink) (uint64, error) {
 		Checksum: s.checksum, Committed: true, Epoch: s.epoch})
 	return 1, nil
 }
-
-// JoinDuplicateUUID is what the proposer of a Join is told that was refused
-// because another member has its server_uuid. No incarnation is so large.
-const JoinDuplicateUUID = math.MaxUint64
 
 // applyJoin begins a new incarnation. Two members with one server_uuid are one
 // mysqld under two proxies, or a copy of a data directory: in both cases local
@@ -58,18 +58,19 @@ func (s *State) applyJoin(body []byte, sink Sink) (uint64, error) {
 		return m.Incarnation, nil
 	}
 	if s.uuidTaken(j.Info.UUID, j.Member) {
-		return JoinDuplicateUUID, nil
+		return RefusedDuplicateUUID, nil
 	}
-	if m == nil {
-		m = &Member{ID: j.Member}
-		i, _ := slices.BinarySearchFunc(s.members, j.Member, func(m *Member, id uint64) int {
-			if m.ID < id {
-				return -1
-			}
-			return 1
-		})
-		s.members = slices.Insert(s.members, i, m)
-	} else {
+	switch i := slices.Index(s.unclaimed, j.Replica); {
+	case m != nil && m.Replica != 0 && m.Replica == j.Replica:
+	case m == nil && i >= 0:
+		s.unclaimed = slices.Delete(s.unclaimed, i, i+1)
+		m = s.insert(j.Member)
+		m.Replica = j.Replica
+	default:
+		// A replica that the log goes on without may still forward proposals.
+		return RefusedNotAdmitted, nil
+	}
+	if m.Incarnation != 0 {
 		m.fenced = append(m.fenced, fencedLife{m.Incarnation, m.Seq})
 		if len(m.fenced) > maxFenced {
 			m.fenced = slices.Delete(m.fenced, 0, len(m.fenced)-maxFenced)
@@ -82,13 +83,24 @@ func (s *State) applyJoin(body []byte, sink Sink) (uint64, error) {
 	m.Incarnation, m.Nonce, m.Seq = s.incarnation, j.Nonce, 0
 	// What it had applied or stored in an earlier life it may have lost.
 	m.Applied, m.Stable, m.Low, m.OpenEpoch = 0, 0, 0, 0
-	m.State, m.Info = StateRecovering, j.Info
+	m.State, m.Info, m.Voter = StateRecovering, j.Info, true
+	if j.Info.LogAddress != "" {
+		m.Address = j.Info.LogAddress
+	}
 	s.endForced()
 	s.changeView()
 	sink.Decided(Decision{Index: s.index, Kind: KindJoin, Origin: m.ID, Incarnation: m.Incarnation,
 		State: m.State, N: s.LastN(), Epoch: s.epoch, Committed: true})
 	s.elect(sink)
 	return m.Incarnation, nil
+}
+
+// insert adds a member that was not there.
+func (s *State) insert(id uint64) *Member {
+	m := &Member{ID: id, State: StateOffline}
+	i, _ := slices.BinarySearchFunc(s.members, id, func(m *Member, id uint64) int { return cmp.Compare(m.ID, id) })
+	s.members = slices.Insert(s.members, i, m)
+	return m
 }
 
 // uuidTaken reports whether a member other than id has the server_uuid.
@@ -110,7 +122,7 @@ func (s *State) applyState(body []byte, sink Sink) (uint64, error) {
 		return 0, fmt.Errorf("%w: member state %d", ErrUnsupported, c.State)
 	}
 	m := s.member(c.Member)
-	if m == nil || m.Incarnation != c.Incarnation {
+	if m == nil || !m.lives(c.Incarnation) {
 		return 0, nil
 	}
 	if ended := m.State == StateOffline || m.State == StateError; ended && c.State != m.State &&
@@ -188,7 +200,7 @@ func (s *State) applyWatermark(body []byte, sink Sink) (uint64, error) {
 		return 0, err
 	}
 	m := s.member(w.Member)
-	if m == nil || m.Incarnation != w.Incarnation {
+	if m == nil || !m.lives(w.Incarnation) {
 		return 0, nil
 	}
 	last := s.LastN()

@@ -7,7 +7,7 @@ func TestOpenEpoch(t *testing.T) {
 	g := newTestGroup(t)
 	for id := uint64(1); id <= 2; id++ {
 		if g.s.member(id) == nil {
-			g.apply(&Join{Member: id, Nonce: 100 + id, Info: MemberInfo{UUID: string(rune('a' + id))}})
+			g.apply(&Join{Member: id, Replica: id, Nonce: 100 + id, Info: MemberInfo{UUID: string(rune('a' + id))}})
 		}
 	}
 	open := func(id, epoch uint64, st MemberState) uint64 {
@@ -29,7 +29,7 @@ func TestOpenEpoch(t *testing.T) {
 	if open(first, 0, StateOnline); g.s.member(first).OpenEpoch != epoch {
 		t.Error("forgotten")
 	}
-	g.apply(&Join{Member: first, Nonce: 999, Info: g.s.member(first).Info})
+	g.apply(&Join{Member: first, Replica: first, Nonce: 999, Info: g.s.member(first).Info})
 	if g.s.member(first).OpenEpoch != 0 {
 		t.Error("a new life is not open")
 	}

@@ -161,6 +161,14 @@ type Member struct {
 	Seq uint64
 	// Nonce is that of the Join that began the incarnation.
 	Nonce uint64
+	// Replica is the member's replica of the log, 0 for none: the log was told to
+	// go on without it.
+	Replica uint64
+	// Voter: the replica's vote counts. It does from the member's first Join on,
+	// which shows that it runs and follows the log.
+	Voter bool
+	// Address is where the replica is reached; empty where nobody said.
+	Address string
 	// OpenEpoch is the last epoch as whose primary this incarnation opened its
 	// mysqld for writes, 0 for none. The primary takes sessions only while it is
 	// the current one.
@@ -168,6 +176,8 @@ type Member struct {
 
 	fenced []fencedLife
 	stream *stream
+	// admitted is the Nonce of the Admit that gave the replica.
+	admitted uint64
 	// replaced is LastN plus 1 when another member became the primary in its
 	// place, until it is ONLINE again; 0: it was not.
 	replaced uint64
@@ -187,6 +197,12 @@ type stream struct {
 	id     uint64
 	len    int64
 	digest *xxhash.Digest
+}
+
+// lives reports whether the incarnation is the member's present one. Who was
+// admitted and has not joined yet has none.
+func (m *Member) lives(incarnation uint64) bool {
+	return m.Incarnation == incarnation && incarnation != 0
 }
 
 // streamID names the member's current stream.
@@ -214,9 +230,13 @@ type State struct {
 	primarySince uint64
 	epoch        uint64
 	members      []*Member // by ID
-	cert         *certify.Certifier
-	checksum     uint64
-	sums         []uint64 // of the last numbers, the newest last
+	// replicas is the last replica id given, unclaimed are those that the log was
+	// begun with and that no member joined with yet.
+	replicas  uint64
+	unclaimed []uint64
+	cert      *certify.Certifier
+	checksum  uint64
+	sums      []uint64 // of the last numbers, the newest last
 	// marks are the checksums of the multiples of checksumMark above the group's
 	// first number.
 	marks    []uint64
@@ -325,7 +345,8 @@ func (s *State) member(id uint64) *Member {
 }
 
 // Apply applies one entry and returns what its proposer is told: for a Join the
-// incarnation or JoinDuplicateUUID, for an Abort the number of xids that have a
+// incarnation, for an Admit the replica, for either a refusal (see
+// RefusedDuplicateUUID), for an Abort the number of xids that have a
 // verdict now, otherwise the number of items that were accepted. After an error
 // the state must not be used any more.
 //
@@ -356,7 +377,7 @@ func (s *State) Apply(index uint64, entry []byte, sink Sink) (uint64, error) {
 			sink.Ignored(index, kind, err)
 		case err != nil:
 			return 0, fmt.Errorf("entry %d, %s: %w", index, kind, err)
-		case kind == KindJoin:
+		case kind == KindJoin || kind == KindAdmit:
 			result = n
 		default:
 			result += n
@@ -385,6 +406,10 @@ func (s *State) apply(kind Kind, body []byte, sink Sink) (uint64, error) {
 		return s.applyAbort(body, sink)
 	case KindRules:
 		return s.applyRules(body, sink)
+	case KindAdmit:
+		return s.applyAdmit(body, sink)
+	case KindEvict:
+		return s.applyEvict(body, sink)
 	default:
 		return 0, ErrUnsupported
 	}
@@ -429,6 +454,7 @@ func (s *State) Clone() *State {
 	c.cert = s.cert.Clone()
 	c.sums = slices.Clone(s.recentSums())
 	c.marks = slices.Clone(s.marks)
+	c.unclaimed = slices.Clone(s.unclaimed)
 	c.outcomes = recent{list: slices.Clone(s.outcomes.all())}
 	c.forced = forced{byXID: maps.Clone(s.forced.byXID)}
 	c.members = make([]*Member, len(s.members))

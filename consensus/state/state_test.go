@@ -56,8 +56,8 @@ type group struct {
 
 func newTestGroup(t testing.TB) *group {
 	g := &group{t: t, s: New(), sink: newSums()}
-	g.apply(&Bootstrap{GroupName: "g", Lineage: 42, Rules: 1, Primary: 1})
-	g.apply(&Join{Member: 1, Nonce: 1, Info: MemberInfo{UUID: "u1"}})
+	g.apply(&Bootstrap{GroupName: "g", Lineage: 42, Rules: 1, Replicas: 9, Primary: 1})
+	g.apply(&Join{Member: 1, Replica: 1, Nonce: 1, Info: MemberInfo{UUID: "u1"}})
 	return g
 }
 
@@ -118,8 +118,8 @@ func TestItemsRoundTrip(t *testing.T) {
 }
 
 func TestControlItemsRoundTrip(t *testing.T) {
-	j := Join{Member: 3, Nonce: 9, Info: MemberInfo{UUID: "u", ServerVersion: 90704, Weight: 50, MysqldAddress: "a:1",
-		ClientAddress: "b:2", HTTPAddress: "c:3", PeerAddress: "d:4", PeerToken: "t", CohortVersion: "v", MysqldVersion: "9.7.4"}}
+	j := Join{Member: 3, Replica: 3, Nonce: 9, Info: MemberInfo{UUID: "u", ServerVersion: 90704, Weight: 50, MysqldAddress: "a:1",
+		ClientAddress: "b:2", HTTPAddress: "c:3", PeerAddress: "d:4", PeerToken: "t", CohortVersion: "v", MysqldVersion: "9.7.4", ServerID: 8, LogAddress: "e:4"}}
 	check := func(in item, out interface{ decode([]byte) error }) {
 		t.Helper()
 		r := reader{b: in.AppendItem(nil)}
@@ -133,7 +133,9 @@ func TestControlItemsRoundTrip(t *testing.T) {
 		}
 	}
 	check(&j, &Join{})
-	check(&Bootstrap{GroupName: "g", Lineage: 1, Rules: 2, Primary: 3, StartN: 4, Base: "u:1-5"}, &Bootstrap{})
+	check(&Bootstrap{GroupName: "g", Lineage: 1, Rules: 2, Primary: 3, StartN: 4, Base: "u:1-5", Replicas: 3, Settings: "a=1\nb=2"}, &Bootstrap{})
+	check(&Admit{Member: 1, Nonce: 2, UUID: "u", ServerID: 3, Address: "a:1"}, &Admit{})
+	check(&Evict{Member: 1, Replica: 2, Incarnation: 3}, &Evict{})
 	check(&SetState{Member: 1, Incarnation: 2, State: StateOnline, Epoch: 3}, &SetState{})
 	check(&Primary{Member: 1, Epoch: 2}, &Primary{})
 	check(&Abort{XIDs: []string{"a", "b"}, Incarnation: 7}, &Abort{})
@@ -230,7 +232,7 @@ func TestOutcomesAreKeptUntilStable(t *testing.T) {
 		t.Fatalf("%d outcomes", g.s.outcomes.len())
 	}
 	// What was forced on a life that has ended is kept for a while.
-	g.apply(&Join{Member: 1, Nonce: 2})
+	g.apply(&Join{Member: 1, Replica: 1, Nonce: 2})
 	g.apply(&Watermark{Member: 1, Incarnation: 2, Applied: n, Stable: n, Low: n})
 	for i := range MinRecent + 10 {
 		g.apply(&Abort{XIDs: []string{fmt.Sprint("f", i)}, Incarnation: 1})
@@ -252,7 +254,7 @@ func TestOutcomesAreKeptUntilStable(t *testing.T) {
 func TestForcedAbortsWaitForTheirTransactions(t *testing.T) {
 	for _, life := range []uint64{0, 1} {
 		g := newTestGroup(t)
-		g.apply(&Join{Member: 2, Nonce: 2, Info: MemberInfo{UUID: "u2"}})
+		g.apply(&Join{Member: 2, Replica: 2, Nonce: 2, Info: MemberInfo{UUID: "u2"}})
 		if n := g.apply(&Abort{XIDs: []string{"late", "never"}, Incarnation: life}); n != 2 {
 			t.Fatalf("%d decided", n)
 		}
@@ -319,7 +321,7 @@ func TestForcedAbortsAreBounded(t *testing.T) {
 	}
 	// With the life the need ends: only the latest are kept. Its own abort of
 	// b, which committed, never came to be.
-	g.apply(&Join{Member: 1, Nonce: 2})
+	g.apply(&Join{Member: 1, Replica: 1, Nonce: 2})
 	if len(g.s.forced.byXID) != 0 || g.s.outcomes.len() > MaxForced+2 {
 		t.Fatalf("%d forced, %d outcomes", len(g.s.forced.byXID), g.s.outcomes.len())
 	}
@@ -330,7 +332,7 @@ func TestForcedAbortsAreBounded(t *testing.T) {
 
 func TestBase(t *testing.T) {
 	s, sink := New(), newSums()
-	b := Bootstrap{Lineage: 1, Rules: 1, Base: string(make([]byte, MaxBase+1))}
+	b := Bootstrap{Lineage: 1, Rules: 1, Replicas: 9, Base: string(make([]byte, MaxBase+1))}
 	if n, err := s.Apply(1, Entry(b.AppendItem(nil)), sink); err != nil || n != 0 || sink.ignored != 1 || s.View().Founded {
 		t.Fatalf("%d, %v, %d ignored", n, err, sink.ignored)
 	}
@@ -383,16 +385,20 @@ func randomItem(t *rapid.T, s *State) item {
 	var inc, seq uint64 = 1, 1
 	if x := s.member(m); x != nil {
 		inc, seq = x.Incarnation, x.Seq+1
-		if rapid.IntRange(0, 5).Draw(t, "stale") == 0 {
+		if inc > 0 && rapid.IntRange(0, 5).Draw(t, "stale") == 0 {
 			inc, seq = rapid.Uint64Range(1, inc).Draw(t, "inc"), rapid.Uint64Range(1, 5).Draw(t, "seq")
 		}
 	}
 	keys := rapid.SliceOfN(rapid.Uint64Range(1, 5), 0, 3)
-	switch rapid.IntRange(0, 14).Draw(t, "kind") {
+	switch rapid.IntRange(0, 16).Draw(t, "kind") {
 	case 0:
-		return &Bootstrap{GroupName: "g", Lineage: 5, Rules: 1, Primary: 1, Base: "u:1"}
+		return &Bootstrap{GroupName: "g", Lineage: 5, Rules: 1, Replicas: 9, Primary: 1, Base: "u:1"}
 	case 1:
-		return &Join{Member: m, Nonce: rapid.Uint64Range(1, 9).Draw(t, "nonce"),
+		replica := m
+		if x := s.member(m); x != nil && rapid.IntRange(0, 3).Draw(t, "other replica") > 0 {
+			replica = x.Replica
+		}
+		return &Join{Member: m, Replica: replica, Nonce: rapid.Uint64Range(1, 9).Draw(t, "nonce"),
 			Info: MemberInfo{UUID: rapid.SampledFrom([]string{"", "u1", "u2", "U2", "u3"}).Draw(t, "uuid")}}
 	case 2:
 		return &SetState{Member: m, Incarnation: inc, State: MemberState(rapid.IntRange(1, 4).Draw(t, "state"))}
@@ -409,6 +415,15 @@ func randomItem(t *rapid.T, s *State) item {
 			f.Stream, f.Offset = x.stream.id, x.stream.len
 		}
 		return f
+	case 8:
+		return &Admit{Member: m, Nonce: rapid.Uint64Range(1, 9).Draw(t, "nonce"), UUID: fmt.Sprint("u", m),
+			ServerID: rapid.Uint64Range(0, 2).Draw(t, "server_id"), Address: fmt.Sprint("a:", rapid.IntRange(1, 4).Draw(t, "port"))}
+	case 9:
+		e := &Evict{Member: m, Replica: m, Incarnation: inc}
+		if x := s.member(m); x != nil {
+			e.Replica = x.Replica
+		}
+		return e
 	default:
 		x := &Txn{Member: m, Incarnation: inc, Seq: seq, Epoch: s.Epoch(), Meta: binlog.Meta{Kind: binlog.KindTransaction},
 			Writes: keys.Draw(t, "w"), Refs: keys.Draw(t, "r"), Tables: keys.Draw(t, "t"),
@@ -494,7 +509,7 @@ func FuzzApply(f *testing.F) {
 	base := g.s.Encode(nil)
 	f.Add(Entry(txn(1, "a", 1, []byte("rows")).AppendItem(nil), (&Abort{XIDs: []string{"a"}}).AppendItem(nil)))
 	f.Add(Entry((&Fragment{Member: 1, Incarnation: 1, Seq: 1, Stream: 1, Data: []byte("x"), Len: 1}).AppendItem(nil)))
-	f.Add(Entry((&Join{Member: 2, Nonce: 2}).AppendItem(nil)))
+	f.Add(Entry((&Join{Member: 2, Replica: 2, Nonce: 2}).AppendItem(nil)))
 	f.Fuzz(func(t *testing.T, entry []byte) {
 		s, err := Decode(base)
 		if err != nil {

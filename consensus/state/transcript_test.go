@@ -19,7 +19,7 @@ var rewrite = flag.Bool("rewrite", false, "write what came out into the transcri
 // printed, an empty line. Lines with # before a directive are comments.
 //
 // Directives: bootstrap, join, state, primary, txn, direct, fragment, abort,
-// watermark, rules (each one entry), view, seqs, outcomes, cert, encode. Items
+// watermark, admit, evict, rules (each one entry), view, replicas, seqs, outcomes, cert, encode. Items
 // take name=value arguments, see transcript.item.
 func TestTranscripts(t *testing.T) {
 	files, err := filepath.Glob("testdata/*.txt")
@@ -125,6 +125,21 @@ func (a args) list(name string) (out []uint64) {
 	return out
 }
 
+// replica is the replica of a join: the member's id in groups begun with several.
+func (a args) replica() uint64 {
+	if a.has("replica") {
+		return a.num("replica")
+	}
+	return a.num("m")
+}
+
+func (a args) replicas() uint64 {
+	if a.has("replicas") {
+		return a.num("replicas")
+	}
+	return MaxMembers
+}
+
 func (a args) has(name string) bool { _, ok := a[name]; return ok }
 
 func (tr *transcript) step(words []string) {
@@ -146,6 +161,11 @@ func (tr *transcript) step(words []string) {
 		for _, m := range v.Members {
 			tr.printf("  member %d inc=%d %s uuid=%s applied=%d stable=%d low=%d", m.ID, m.Incarnation, m.State, m.Info.UUID, m.Applied, m.Stable, m.Low)
 		}
+	case "replicas":
+		for _, m := range tr.s.members {
+			tr.printf("member %d %s replica=%d voter=%t", m.ID, m.State, m.Replica, m.Voter)
+		}
+		tr.printf("last given %d, unclaimed %v", tr.s.replicas, tr.s.unclaimed)
 	case "seqs":
 		for _, m := range tr.s.members {
 			tr.printf("member %d inc=%d seq=%d stream=%v", m.ID, m.Incarnation, m.Seq, m.stream != nil)
@@ -168,8 +188,10 @@ func (tr *transcript) step(words []string) {
 			tr.printf("error: %v", err)
 			return
 		}
-		if words[0] == "join" && res == JoinDuplicateUUID {
-			tr.printf("result: duplicate uuid")
+		if res >= FirstRefusal && (words[0] == "join" || words[0] == "admit") {
+			tr.printf("result: %s", map[uint64]string{RefusedDuplicateUUID: "duplicate uuid", RefusedDuplicateServerID: "duplicate server_id",
+				RefusedDuplicateAddress: "duplicate address", RefusedFull: "group is full", RefusedPresent: "still present",
+				RefusedNotAdmitted: "not admitted"}[res])
 			return
 		}
 		tr.printf("result %d", res)
@@ -179,13 +201,13 @@ func (tr *transcript) step(words []string) {
 func (tr *transcript) item(kind string, a args) []byte {
 	switch kind {
 	case "bootstrap":
-		return (&Bootstrap{GroupName: "g", Lineage: 42, Rules: max(1, a.num("rules")), Primary: a.num("primary"), StartN: a.num("start"), Base: a["base"]}).AppendItem(nil)
+		return (&Bootstrap{GroupName: "g", Lineage: 42, Rules: max(1, a.num("rules")), Replicas: a.replicas(), Primary: a.num("primary"), StartN: a.num("start"), Base: a["base"]}).AppendItem(nil)
 	case "join":
 		uuid := fmt.Sprintf("u%d", a.num("m"))
 		if a.has("uuid") {
 			uuid = a["uuid"]
 		}
-		return (&Join{Member: a.num("m"), Nonce: a.num("nonce"), Info: MemberInfo{UUID: uuid, ServerVersion: a.num("version"), Weight: a.num("weight")}}).AppendItem(nil)
+		return (&Join{Member: a.num("m"), Replica: a.replica(), Nonce: a.num("nonce"), Info: MemberInfo{UUID: uuid, ServerVersion: a.num("version"), Weight: a.num("weight"), ServerID: a.num("server")}}).AppendItem(nil)
 	case "state":
 		states := map[string]MemberState{"offline": StateOffline, "recovering": StateRecovering, "online": StateOnline, "error": StateError}
 		return (&SetState{Member: a.num("m"), Incarnation: a.num("inc"), State: states[a["to"]]}).AppendItem(nil)
@@ -195,6 +217,14 @@ func (tr *transcript) item(kind string, a args) []byte {
 		return (&Abort{XIDs: strings.Split(a["xids"], ","), Incarnation: a.num("inc")}).AppendItem(nil)
 	case "watermark":
 		return (&Watermark{Member: a.num("m"), Incarnation: a.num("inc"), Applied: a.num("applied"), Stable: a.num("stable"), Low: a.num("low")}).AppendItem(nil)
+	case "admit":
+		uuid := fmt.Sprintf("u%d", a.num("m"))
+		if a.has("uuid") {
+			uuid = a["uuid"]
+		}
+		return (&Admit{Member: a.num("m"), Nonce: a.num("nonce"), UUID: uuid, ServerID: a.num("server"), Address: a["at"]}).AppendItem(nil)
+	case "evict":
+		return (&Evict{Member: a.num("m"), Replica: a.num("replica"), Incarnation: a.num("inc")}).AppendItem(nil)
 	case "rules":
 		return (&Rules{Version: a.num("v")}).AppendItem(nil)
 	case "fragment":

@@ -24,7 +24,7 @@ func (s *State) applyTxn(kind Kind, body []byte, sink Sink) (uint64, error) {
 	if m == nil {
 		return 0, nil // never joined: nobody waits for it
 	}
-	if m.Incarnation != t.Incarnation {
+	if !m.lives(t.Incarnation) {
 		return 0, s.applyFencedTxn(m, t, key, d, sink)
 	}
 	if t.Seq != m.Seq+1 {
@@ -183,7 +183,7 @@ func (s *State) applyFragment(body []byte, sink Sink) (uint64, error) {
 		return 0, err
 	}
 	m := s.member(f.Member)
-	if m == nil || m.Incarnation != f.Incarnation || f.Seq != m.Seq+1 {
+	if m == nil || !m.lives(f.Incarnation) || f.Seq != m.Seq+1 {
 		return 0, nil
 	}
 	m.Seq = f.Seq

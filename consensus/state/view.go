@@ -1,6 +1,9 @@
 package state
 
-import "fmt"
+import (
+	"fmt"
+	"slices"
+)
 
 // View is an immutable picture of the group.
 type View struct {
@@ -14,14 +17,22 @@ type View struct {
 	Rules uint64
 	// Seq counts the changes of the view.
 	Seq uint64
-	// Primary is a replica id, 0 for none.
+	// Primary is a member's id, 0 for none.
 	Primary uint64
 	Epoch   uint64
 	// PrimarySince is LastN as it was when Primary was appointed: what later
 	// numbers stand for was ordered in Epoch.
 	PrimarySince uint64
-	// Members are all that ever joined, by ID, whatever their state.
+	// Settings are those that every member must share, one name=value a line.
+	Settings string
+	// Members are all that were ever admitted or joined, by ID, whatever their
+	// state.
 	Members []Member
+	// Unclaimed are the replicas that the log was begun with and that no member
+	// joined with yet.
+	Unclaimed []uint64
+	// LastReplica is the last replica id that was given.
+	LastReplica uint64
 	// LastN is the last group transaction number given, Horizon that of the
 	// certification map, Index the raft index.
 	LastN, Horizon, Index uint64
@@ -32,7 +43,7 @@ type View struct {
 // counter.
 func (v *View) ViewID() string { return fmt.Sprintf("%d:%d", v.Lineage, v.Seq) }
 
-// Member returns the member with the replica id.
+// Member returns the member with the id.
 func (v *View) Member(id uint64) (Member, bool) {
 	for i := range v.Members {
 		if v.Members[i].ID == id {
@@ -52,12 +63,21 @@ func (v *View) MemberByUUID(uuid string) (Member, bool) {
 	return Member{}, false
 }
 
+// MemberByReplica returns the member that has the replica of the log.
+func (v *View) MemberByReplica(replica uint64) (Member, bool) {
+	i := slices.IndexFunc(v.Members, func(m Member) bool { return replica != 0 && m.Replica == replica })
+	if i < 0 {
+		return Member{}, false
+	}
+	return v.Members[i], true
+}
+
 // View returns a picture of the current state.
 func (s *State) View() *View {
 	v := &View{Founded: s.founded, GroupName: s.boot.GroupName, Lineage: s.boot.Lineage, Base: s.boot.Base,
 		Rules: s.rules, Seq: s.viewSeq, Primary: s.primary, Epoch: s.epoch, PrimarySince: s.primarySince,
 		LastN: s.LastN(), Horizon: s.Horizon(), Index: s.index, Checksum: s.checksum,
-		Members: make([]Member, len(s.members))}
+		Settings: s.boot.Settings, Members: make([]Member, len(s.members)), Unclaimed: slices.Clone(s.unclaimed), LastReplica: s.replicas}
 	for i, m := range s.members {
 		v.Members[i] = *m
 		v.Members[i].fenced, v.Members[i].stream, v.Members[i].replaced = nil, nil, 0

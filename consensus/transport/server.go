@@ -57,7 +57,18 @@ func (t *Transport) serve(nc net.Conn) {
 			return
 		}
 	}
-	in, h, err := t.welcome(nc)
+	first := bufio.NewReaderSize(nc, readBuffer)
+	if t.o.Asked != nil {
+		if err := nc.SetDeadline(time.Now().Add(handshakeTimeout)); err != nil {
+			return
+		}
+		if b, err := first.Peek(1); err == nil && b[0] == t.o.AskedBy {
+			_, _ = first.Discard(1)
+			t.o.Asked(t.ctx, &peeked{nc, first})
+			return
+		}
+	}
+	in, h, err := t.welcome(nc, first)
 	if err != nil {
 		if t.ctx.Err() == nil && !errors.Is(err, io.EOF) {
 			t.logRefusal(log, nc, err)
@@ -110,11 +121,10 @@ type inConn struct {
 
 // welcome hears who connects and answers. All of it must be over within
 // handshakeTimeout, however slowly bytes arrive.
-func (t *Transport) welcome(nc net.Conn) (*inConn, hello, error) {
+func (t *Transport) welcome(nc net.Conn, first *bufio.Reader) (*inConn, hello, error) {
 	if err := nc.SetDeadline(time.Now().Add(handshakeTimeout)); err != nil {
 		return nil, hello{}, err
 	}
-	first := bufio.NewReaderSize(nc, readBuffer)
 	// What a TLS handshake begins with; a hello's length is less than 5 times 256.
 	b, err := first.Peek(1)
 	if err != nil {

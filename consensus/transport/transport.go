@@ -67,6 +67,10 @@ type Options struct {
 	// Allowed is the fence: frames of a replica for which it is false are not
 	// taken. It is called for every frame and must be cheap. May be nil.
 	Allowed func(replica uint64) bool
+	// Asked serves a connection of which the first byte, which was read, is AskedBy:
+	// no hello and no TLS handshake begins with that. May be nil.
+	Asked   func(context.Context, net.Conn)
+	AskedBy byte
 	Logger  zerolog.Logger
 
 	// dial replaces the network's, in tests.

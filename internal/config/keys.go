@@ -22,14 +22,14 @@ type Config struct {
 	// member's ordered log. Each member needs its own. Required.
 	LocalAddress string `key:"group_replication_local_address" kind:"hostport" live:"no"`
 
-	// GroupSeeds: The local addresses of all members, this one included,
-	// separated by commas. Membership is fixed by this list for now: give every
-	// member the same addresses in the same order, at most 9.
+	// GroupSeeds: The local addresses of some members, separated by commas. A
+	// member that is not in the group yet, or not any more, asks them one after
+	// the other to be let in; its own address may be among them.
 	GroupSeeds []string `key:"group_replication_group_seeds" kind:"hostports" live:"no"`
 
 	// BootstrapGroup: ON for exactly one member at the group's very first start:
-	// that member becomes the primary. It does nothing when the data directory
-	// already holds a group.
+	// it founds the group and becomes the primary. It does nothing when the data
+	// directory already holds a group, or when one of the seeds does.
 	BootstrapGroup bool `key:"group_replication_bootstrap_group" def:"OFF" live:"no"`
 
 	// StartOnBoot: Join the group as soon as the process runs.
@@ -93,8 +93,8 @@ type Config struct {
 
 	// IPAllowlist: From where members are accepted: addresses, networks, names
 	// and names/bits, separated by commas, or AUTOMATIC for loopback and the
-	// private networks of this host. The hosts in group_replication_group_seeds
-	// always are. An address passes by a name only if its own name leads back to
+	// private networks of this host. The members of the group and the hosts in
+	// group_replication_group_seeds always are. An address passes by a name only if its own name leads back to
 	// it.
 	IPAllowlist string `key:"group_replication_ip_allowlist" def:"AUTOMATIC" kind:"allowlist" live:"yes"`
 

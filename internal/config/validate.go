@@ -9,9 +9,6 @@ import (
 	"strings"
 )
 
-// MaxMembers is the largest group, as in Group Replication (error 3191).
-const MaxMembers = 9
-
 // Validate reports everything that keeps the configuration from being used, all
 // of it in one error that wraps ErrIncomplete. It touches neither disk nor
 // network.
@@ -49,39 +46,17 @@ func (c *Config) Validate() error {
 }
 
 func (c *Config) validateSeeds(say func(string, ...any)) {
-	seeds := c.Seeds()
-	if len(seeds) > MaxMembers {
-		say("group_replication_group_seeds names %d members; a group has at most %d", len(seeds), MaxMembers)
-	}
+	seeds := c.GroupSeeds
 	for i, s := range seeds {
 		if slices.Contains(seeds[:i], s) {
 			say("group_replication_group_seeds names %s twice", s)
 		}
-	}
-	// Replica ids come from the position in the list, so a member that is not
-	// in it would have none; two members must never share one.
-	if c.LocalAddress != "" && len(seeds) > 0 && c.SeedIndex() < 0 {
-		say("group_replication_group_seeds does not contain group_replication_local_address (%s); list every member, this one included", c.LocalAddress)
 	}
 }
 
 func unspecified(host string) bool {
 	ip, err := netip.ParseAddr(host)
 	return host == "" || err == nil && ip.IsUnspecified()
-}
-
-// Seeds returns group_replication_group_seeds; for a group of one the list may
-// be left out and is the member's own address.
-func (c *Config) Seeds() []string {
-	if len(c.GroupSeeds) == 0 && c.LocalAddress != "" {
-		return []string{c.LocalAddress}
-	}
-	return c.GroupSeeds
-}
-
-// SeedIndex is this member's position in Seeds, or -1.
-func (c *Config) SeedIndex() int {
-	return slices.IndexFunc(c.Seeds(), func(s string) bool { return strings.EqualFold(s, c.LocalAddress) })
 }
 
 // LocalHost is the host of group_replication_local_address without brackets.

@@ -163,7 +163,25 @@ func create(dir string, n int, hosts []string) (*Sandbox, error) {
 		}
 	}
 	s := &Sandbox{dir: dir, spec: spec{Group: uuid.NewString()}}
+	for i := range n {
+		at := ""
+		if len(hosts) > 0 {
+			at = hosts[i]
+		}
+		if err := s.grow(at); err != nil {
+			return nil, err
+		}
+	}
+	return s, nil
+}
+
+// grow adds one member to the spec, with ports that nobody has; at is its host,
+// "" for the usual one.
+func (s *Sandbox) grow(at string) (err error) {
 	taken := map[int]bool{}
+	for _, m := range s.spec.Members {
+		taken[m.MysqldPort], taken[m.Port], taken[m.HTTPPort], taken[m.LocalPort] = true, true, true, true
+	}
 	port := func() int {
 		for err == nil {
 			var p int
@@ -174,20 +192,38 @@ func create(dir string, n int, hosts []string) (*Sandbox, error) {
 		}
 		return 0
 	}
-	for i := range n {
-		m := memberSpec{
-			Name: "m" + strconv.Itoa(i+1), ServerID: uint32(i + 1),
-			MysqldPort: port(), Port: port(), HTTPPort: port(), LocalPort: port(),
-		}
-		if len(hosts) > 0 {
-			m.Host = hosts[i]
-		}
-		s.spec.Members = append(s.spec.Members, m)
+	i := len(s.spec.Members) + 1
+	m := memberSpec{
+		Host: at,
+		Name: "m" + strconv.Itoa(i), ServerID: uint32(i),
+		MysqldPort: port(), Port: port(), HTTPPort: port(), LocalPort: port(),
 	}
+	s.spec.Members = append(s.spec.Members, m)
 	if err != nil {
-		return nil, fmt.Errorf("sandbox: %w", err)
+		return fmt.Errorf("sandbox: %w", err)
 	}
-	return s, nil
+	return nil
+}
+
+// Add makes one more member and returns its name; Start starts it.
+func (s *Sandbox) Add(ctx context.Context) (string, error) {
+	unlock, err := lock(ctx, s.dir)
+	if err != nil {
+		return "", err
+	}
+	defer unlock()
+	now, err := Open(s.dir) // another command may have added one
+	if err != nil {
+		return "", err
+	}
+	s.spec = now.spec
+	if len(s.spec.Members) >= MaxMembers {
+		return "", fmt.Errorf("sandbox: %s has %d members, a group has no more", s.dir, MaxMembers)
+	}
+	if err := s.grow(""); err != nil {
+		return "", err
+	}
+	return s.spec.Members[len(s.spec.Members)-1].Name, s.save()
 }
 
 func mergeOptions(old, more []string) []string {
@@ -294,8 +330,8 @@ func (s *Sandbox) memberLog(m memberSpec) string {
 	return filepath.Join(s.memberDir(m), "cohort.log")
 }
 
-// writeMemberConfig writes cohort.cnf. The first member bootstraps the group;
-// the key does nothing once the group exists.
+// writeMemberConfig writes cohort.cnf. The first member founds the group, the
+// others ask all there are to be let in; the key does nothing once the group exists.
 func (s *Sandbox) writeMemberConfig(m memberSpec) error {
 	var seeds []string
 	for _, o := range s.spec.Members {

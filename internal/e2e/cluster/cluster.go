@@ -292,6 +292,12 @@ func (c *Cluster) restartOnNet(ctx context.Context, member string, part Part) er
 	return nil
 }
 
+// Add starts one more member and returns its name once it is ONLINE.
+func (c *Cluster) Add(ctx context.Context) (string, error) {
+	out, err := c.sandbox(ctx, "add", "--dir", c.dir)
+	return strings.TrimSpace(string(out)), err
+}
+
 // Stop ends cleanly; an empty name means all members.
 func (c *Cluster) Stop(ctx context.Context, member string, part Part) error {
 	return c.act(ctx, "stop", member, part)

@@ -1,0 +1,265 @@
+package consensus
+
+import (
+	"context"
+	"encoding/binary"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"slices"
+	"strings"
+	"time"
+
+	"cohort/consensus/state"
+)
+
+// Who is not in the group asks a member at the address of its log, one question
+// a connection: askMagic, then a question, then an answer, each JSON behind its
+// length (4 bytes big-endian).
+
+const (
+	askMagic = "cohort ask 1\n"
+	// maxAsk is the largest question or answer, bytes: the founder's GTID set
+	// may be in it.
+	maxAsk = state.MaxBase + 1<<20
+	// askTimeout bounds one question, answerTimeout what a member does for it.
+	askTimeout    = 5 * time.Second
+	answerTimeout = 4 * time.Second
+)
+
+// What may be asked.
+const (
+	askInfo    = "info"    // what is this group, and may I join it?
+	askAdmit   = "admit"   // let me in
+	askRemoved = "removed" // does the log still count this replica?
+)
+
+type question struct {
+	Op     string `json:"op"`
+	Group  string `json:"group"`
+	Member uint64 `json:"member"`
+	// Replica is what askRemoved is about.
+	Replica uint64 `json:"replica,omitempty"`
+	// Lineage, LastN and Checksum are what the member holds, 0 for nothing.
+	Lineage  uint64 `json:"lineage,omitempty"`
+	LastN    uint64 `json:"last_n,omitempty"`
+	Checksum uint64 `json:"checksum,omitempty"`
+	Settings string `json:"settings,omitempty"`
+	UUID     string `json:"uuid,omitempty"`
+	ServerID uint64 `json:"server_id,omitempty"`
+	Address  string `json:"address,omitempty"`
+	Nonce    uint64 `json:"nonce,omitempty"`
+}
+
+type answer struct {
+	// Code says why not, "" for yes; Text puts it into words.
+	Code    string `json:"code,omitempty"`
+	Text    string `json:"text,omitempty"`
+	Base    string `json:"base,omitempty"`
+	LastN   uint64 `json:"last_n,omitempty"`
+	Known   bool   `json:"known,omitempty"`
+	Replica uint64 `json:"replica,omitempty"`
+	Removed bool   `json:"removed,omitempty"`
+}
+
+// refusals are the codes of what an answer may refuse.
+var refusals = map[string]error{
+	"group_name":        ErrOtherGroup,
+	"settings":          ErrOtherSettings,
+	"lineage":           ErrOtherHistory,
+	"full":              ErrGroupFull,
+	"duplicate_uuid":    ErrDuplicateUUID,
+	"duplicate_id":      ErrDuplicateServerID,
+	"duplicate_address": ErrDuplicateAddress,
+	"present":           ErrPresent,
+	"not_founded":       ErrNotFounded,
+	"not_member":        errNotMember,
+	"no_majority":       ErrNoMajority,
+	"failed":            errAsked,
+}
+
+func refuse(err error, format string, args ...any) answer {
+	for code, e := range refusals {
+		if errors.Is(err, e) {
+			return answer{Code: code, Text: fmt.Sprintf(format, args...)}
+		}
+	}
+	return answer{Code: "failed", Text: fmt.Sprintf(format, args...)}
+}
+
+func (a answer) err() error {
+	if a.Code == "" {
+		return nil
+	}
+	e := refusals[a.Code]
+	if e == nil {
+		e = errAsked
+	}
+	return fmt.Errorf("%w: %s", e, a.Text)
+}
+
+func writeAsk(w io.Writer, magic string, v any) error {
+	b, err := json.Marshal(v)
+	if err != nil {
+		return err
+	}
+	if len(b) > maxAsk {
+		return fmt.Errorf("%d bytes are too many", len(b))
+	}
+	buf := binary.BigEndian.AppendUint32([]byte(magic), uint32(len(b)))
+	_, err = w.Write(append(buf, b...))
+	return err
+}
+
+func readAsk(r io.Reader, v any) error {
+	var size [4]byte
+	if _, err := io.ReadFull(r, size[:]); err != nil {
+		return err
+	}
+	n := binary.BigEndian.Uint32(size[:])
+	if n > maxAsk {
+		return fmt.Errorf("%d bytes are too many", n)
+	}
+	b := make([]byte, n)
+	if _, err := io.ReadFull(r, b); err != nil {
+		return err
+	}
+	return json.Unmarshal(b, v)
+}
+
+// ask puts a question to the member at addr.
+func ask(ctx context.Context, addr string, q question) (answer, error) {
+	ctx, cancel := context.WithTimeout(ctx, askTimeout)
+	defer cancel()
+	d := net.Dialer{Timeout: askTimeout / 2}
+	c, err := d.DialContext(ctx, "tcp", addr)
+	if err != nil {
+		return answer{}, err
+	}
+	defer c.Close()
+	defer context.AfterFunc(ctx, func() { c.Close() })()
+	var a answer
+	if err := errors.Join(writeAsk(c, askMagic, q), readAsk(c, &a)); err != nil {
+		if ctx.Err() != nil {
+			err = ctx.Err()
+		}
+		return answer{}, fmt.Errorf("ask %s: %w", addr, err)
+	}
+	return a, nil
+}
+
+// answerTo serves one connection of which the first byte was read.
+func (n *Node) answerTo(ctx context.Context, c net.Conn) {
+	_ = c.SetDeadline(time.Now().Add(askTimeout))
+	magic := make([]byte, len(askMagic)-1)
+	var q question
+	if _, err := io.ReadFull(c, magic); err != nil || string(magic) != askMagic[1:] || readAsk(c, &q) != nil {
+		return
+	}
+	ctx, cancel := context.WithTimeout(ctx, answerTimeout)
+	defer cancel()
+	if err := writeAsk(c, "", n.answer(ctx, &q)); err != nil {
+		n.log.Debug().Err(err).Msg("a question about the group was not answered")
+	}
+}
+
+// answer speaks for the group, so it first makes sure that this member is in its
+// majority.
+func (n *Node) answer(ctx context.Context, q *question) answer {
+	if !strings.EqualFold(q.Group, n.cfg.GroupName) {
+		return refuse(ErrOtherGroup, "%s belongs to the group %s", n.cfg.LocalAddress, n.cfg.GroupName)
+	}
+	h, err := n.raft()
+	if err != nil {
+		return refuse(errNotMember, "%s is not in the group itself", n.cfg.LocalAddress)
+	}
+	if q.Op == askRemoved {
+		if l := n.View().Lineage; q.Lineage != 0 && q.Lineage != l {
+			return refuse(ErrOtherHistory, "another group of this name")
+		}
+		m, err := h.members(ctx)
+		if err != nil {
+			return refuse(ErrNoMajority, "%s has no majority: %v", n.cfg.LocalAddress, err)
+		}
+		_, removed := m.Removed[q.Replica]
+		return answer{Removed: removed}
+	}
+	if _, err := n.ReadIndex(ctx); err != nil {
+		return refuse(ErrNoMajority, "%s has no majority: %v", n.cfg.LocalAddress, err)
+	}
+	v := n.View()
+	if !v.Founded {
+		return refuse(ErrNotFounded, "%s waits for its group to be founded", n.cfg.LocalAddress)
+	}
+	if err := n.vet(v, q); err != nil {
+		return refuse(err, "%v", err)
+	}
+	m, known := v.Member(q.Member)
+	a := answer{Base: v.Base, LastN: n.LastN(), Known: known && m.Incarnation != 0}
+	if q.Op == askInfo {
+		return a
+	}
+	item := state.Admit{Member: q.Member, Nonce: q.Nonce, UUID: q.UUID, ServerID: q.ServerID, Address: q.Address}
+	res, err := n.propose(ctx, state.Entry(item.AppendItem(nil)))
+	if err != nil {
+		return refuse(ErrNoMajority, "%s: the admission was not ordered: %v", n.cfg.LocalAddress, err)
+	}
+	switch res {
+	case 0:
+		return refuse(errAsked, "the request makes no sense")
+	case state.RefusedDuplicateUUID:
+		return refuse(ErrDuplicateUUID, "server_uuid %s is that of another member; remove auto.cnf from the data directory of a copied server, and start it again", q.UUID)
+	case state.RefusedDuplicateServerID:
+		return refuse(ErrDuplicateServerID, "server_id %d is that of another member; give this server one of its own", q.ServerID)
+	case state.RefusedDuplicateAddress:
+		return refuse(ErrDuplicateAddress, "another member is at %s; give this one its own group_replication_local_address, or wait until the group has expelled a lost one", q.Address)
+	case state.RefusedFull:
+		return refuse(ErrGroupFull, "there are %d members; take one out first", state.MaxMembers)
+	case state.RefusedPresent:
+		return refuse(ErrPresent, "the group still takes an earlier life of this member for alive")
+	}
+	n.log.Info().Uint64("member", q.Member).Str("uuid", q.UUID).Str("address", q.Address).Uint64("replica", res).
+		Msg("a member was let into the group")
+	a.Replica = res
+	return a
+}
+
+// vet refuses who cannot be a member whatever else is true. What the asker holds
+// is compared by lineage and chained checksum: GTID sets of two histories may be
+// equal.
+func (n *Node) vet(v *state.View, q *question) error {
+	switch {
+	case q.Lineage != 0 && q.Lineage != v.Lineage:
+		return fmt.Errorf("%w: it holds data of another history of a group of this name", ErrOtherHistory)
+	case q.LastN > n.LastN():
+		return fmt.Errorf("%w: it holds transactions up to %d, the group ordered %d", ErrOtherHistory, q.LastN, n.LastN())
+	}
+	if q.Lineage != 0 {
+		if sum, ok := n.ChecksumAt(q.LastN); ok && sum != q.Checksum {
+			return fmt.Errorf("%w: it holds other transactions up to %d than the group", ErrOtherHistory, q.LastN)
+		}
+	}
+	if d := differences(v.Settings, q.Settings); d != "" {
+		return fmt.Errorf("%w: %s", ErrOtherSettings, d)
+	}
+	return nil
+}
+
+// differences compares settings that the group was founded with with those of a
+// member. What only one of them names is not compared: they may be of two
+// releases.
+func differences(group, member string) string {
+	var out []string
+	for line := range strings.Lines(group) {
+		name, want, _ := strings.Cut(strings.TrimSpace(line), "=")
+		for other := range strings.Lines(member) {
+			if k, has, _ := strings.Cut(strings.TrimSpace(other), "="); k == name && has != want {
+				out = append(out, fmt.Sprintf("%s is %s here and %s in the group", name, has, want))
+			}
+		}
+	}
+	slices.Sort(out)
+	return strings.Join(out, "; ")
+}

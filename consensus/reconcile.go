@@ -1,0 +1,262 @@
+package consensus
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"maps"
+	"slices"
+	"time"
+
+	"github.com/lni/dragonboat/v4"
+
+	"cohort/consensus/state"
+)
+
+// The members of the log follow the state machine's: it says which replicas there
+// are to be, the log's leader carries that out, one change at a time. So a majority
+// is one of the members that the group counts, and whoever leads next goes on
+// where another one stopped.
+
+const (
+	// reconcileEvery is how often the leader compares.
+	reconcileEvery = 100 * time.Millisecond
+	// changeTimeout bounds one change.
+	changeTimeout = 3 * time.Second
+	// admitPatience is how long one that was let in may take to join: it has to
+	// catch up with the log first.
+	admitPatience = 10 * time.Minute
+)
+
+// place is what a replica is to be.
+type place struct {
+	addr  string
+	voter bool
+}
+
+// places returns the replicas that the log is to have. Of those that the log was
+// begun with the address is not known here, and not needed: they are there.
+func places(v *state.View) map[uint64]place {
+	out := make(map[uint64]place)
+	for _, id := range v.Unclaimed {
+		out[id] = place{voter: true}
+	}
+	for _, m := range v.Members {
+		if m.Replica != 0 {
+			out[m.Replica] = place{m.Address, m.Voter}
+		}
+	}
+	return out
+}
+
+// change is one step of the log's membership.
+type change struct {
+	kind    changeKind
+	replica uint64
+	addr    string
+}
+
+type changeKind int
+
+const (
+	noChange   changeKind = iota
+	removeOne             // the replica ends
+	addLearner            // it begins, without a vote
+	promoteOne            // it gets its vote
+	handOver              // the leader itself is to end: another one first
+)
+
+// nextChange returns the next step towards the wanted places; self is the leader's
+// replica. Who goes, goes first: a dead vote costs more than one that is missing.
+func nextChange(want map[uint64]place, have *dragonboat.Membership, self uint64) change {
+	ids := func(m map[uint64]string) []uint64 { return slices.Sorted(maps.Keys(m)) }
+	for _, id := range append(ids(have.Nodes), ids(have.NonVotings)...) {
+		if _, ok := want[id]; ok || id == self {
+			continue
+		}
+		return change{kind: removeOne, replica: id}
+	}
+	for _, id := range slices.Sorted(maps.Keys(want)) {
+		_, votes := have.Nodes[id]
+		_, learns := have.NonVotings[id]
+		_, gone := have.Removed[id]
+		switch p := want[id]; {
+		case gone || votes:
+		case learns && p.voter:
+			return change{kind: promoteOne, replica: id, addr: have.NonVotings[id]}
+		case !learns && p.addr != "":
+			return change{kind: addLearner, replica: id, addr: p.addr}
+		}
+	}
+	if _, ok := want[self]; !ok {
+		for _, id := range ids(have.Nodes) {
+			if p, ok := want[id]; ok && p.voter {
+				return change{kind: handOver, replica: id}
+			}
+		}
+	}
+	return change{}
+}
+
+// reconciler is what the leader remembers.
+type reconciler struct {
+	// since is from when on this member, as the leader, has seen others out.
+	since map[state.Evict]time.Time
+	// settled is what was found to need no change.
+	settled string
+}
+
+func (n *Node) runReconcile(ctx context.Context) {
+	r := &reconciler{since: make(map[state.Evict]time.Time)}
+	t := time.NewTicker(reconcileEvery)
+	defer t.Stop()
+	for {
+		select {
+		case <-ctx.Done():
+			return
+		case <-t.C:
+		}
+		h := n.host.Load()
+		leader, term, _ := n.leader.get()
+		if h == nil || leader != h.replica || !n.View().Founded {
+			clear(r.since)
+			r.settled = ""
+			continue
+		}
+		n.evictLate(ctx, r, time.Now())
+		if err := n.reconcile(ctx, r, h, term); err != nil && ctx.Err() == nil {
+			n.log.Debug().Err(err).Msg("the log's members were not changed now")
+		}
+	}
+}
+
+// reconcile makes one change, if one is needed.
+func (n *Node) reconcile(ctx context.Context, r *reconciler, h *host, term uint64) error {
+	want := places(n.View())
+	key := fmt.Sprint(h.replica, term, want)
+	if r.settled == key {
+		return nil
+	}
+	ctx, cancel := context.WithTimeout(ctx, changeTimeout)
+	defer cancel()
+	have, err := h.members(ctx)
+	if err != nil {
+		return err
+	}
+	c := nextChange(want, have, h.replica)
+	switch c.kind {
+	case removeOne:
+		err = h.nh.SyncRequestDeleteReplica(ctx, shardID, c.replica, have.ConfigChangeID)
+	case addLearner:
+		err = h.nh.SyncRequestAddNonVoting(ctx, shardID, c.replica, c.addr, have.ConfigChangeID)
+	case promoteOne:
+		err = h.nh.SyncRequestAddReplica(ctx, shardID, c.replica, c.addr, have.ConfigChangeID)
+	case handOver:
+		return h.nh.RequestLeaderTransfer(shardID, c.replica)
+	default:
+		r.settled = key
+		return nil
+	}
+	if err == nil {
+		n.log.Info().Uint64("replica", c.replica).Str("change", [...]string{"", "removed", "added", "given its vote", ""}[c.kind]).
+			Msg("the members of the log changed")
+	}
+	return err
+}
+
+// evictLate has members taken out that have been OFFLINE or in ERROR for longer
+// than the expel timeout, as this leader sees it.
+func (n *Node) evictLate(ctx context.Context, r *reconciler, now time.Time) {
+	if n.cfg.ExpelTimeout <= 0 {
+		return
+	}
+	seen := make(map[state.Evict]bool)
+	for _, m := range n.View().Members {
+		if m.Replica == 0 || m.State != state.StateOffline && m.State != state.StateError {
+			continue
+		}
+		e := state.Evict{Member: m.ID, Replica: m.Replica, Incarnation: m.Incarnation}
+		seen[e] = true
+		if _, ok := r.since[e]; !ok {
+			r.since[e] = now
+		}
+		limit := n.cfg.ExpelTimeout
+		if !m.Voter {
+			limit = max(limit, admitPatience)
+		}
+		if now.Sub(r.since[e]) < limit {
+			continue
+		}
+		// Refused for the last one, it is asked for again only after as long.
+		r.since[e] = now
+		tctx, cancel := context.WithTimeout(ctx, changeTimeout)
+		res, err := n.propose(tctx, state.Entry(e.AppendItem(nil)))
+		cancel()
+		if err == nil && res == 1 {
+			n.log.Warn().Uint64("member", m.ID).Str("uuid", m.Info.UUID).Stringer("state", m.State).
+				Msg("this member was away for longer than group_replication_member_expel_timeout: the group goes on without it")
+		}
+	}
+	maps.DeleteFunc(r.since, func(e state.Evict, _ time.Time) bool { return !seen[e] })
+}
+
+const (
+	// doubtAfter is how long a replica may be without a leader before its member
+	// asks whether it was removed: whoever was removed while it was away is never
+	// told.
+	doubtAfter = 2 * time.Second
+	// doubtEvery is the pause between two such questions.
+	doubtEvery = time.Second
+	// watchEvery is how often the member looks.
+	watchEvery = 100 * time.Millisecond
+)
+
+// runRemovalWatch retires the replica once the log is proven to go on without it.
+func (n *Node) runRemovalWatch(ctx context.Context) {
+	t := time.NewTicker(watchEvery)
+	defer t.Stop()
+	var led, asked time.Time
+	var of *host
+	for {
+		select {
+		case <-ctx.Done():
+			return
+		case <-t.C:
+		}
+		h, now := n.host.Load(), time.Now()
+		if h == nil {
+			continue
+		}
+		if leader, _, _ := n.leader.get(); leader != 0 || h != of {
+			led, of = now, h
+		}
+		if !n.evicted() && (now.Sub(led) < doubtAfter || now.Sub(asked) < doubtEvery) {
+			continue
+		}
+		asked = now
+		if !n.removed(ctx, h) {
+			continue
+		}
+		if err := n.retire(h); err != nil {
+			n.machine.fail(err)
+			return
+		}
+	}
+}
+
+// removed reports whether the log has been proven to go on without h: the
+// replica applied its own end, or a member with a majority says so. That the
+// state machine was told to go on without it is not enough: until the log's
+// members are changed, their majority may need this one.
+func (n *Node) removed(ctx context.Context, h *host) bool {
+	if _, err := h.nh.GetNodeUser(shardID); errors.Is(err, dragonboat.ErrShardNotFound) {
+		return true
+	}
+	q := question{Op: askRemoved, Group: n.cfg.GroupName, Member: n.cfg.ReplicaID, Replica: h.replica, Lineage: n.View().Lineage}
+	for _, addr := range n.acquaintances() {
+		if a, err := ask(ctx, addr, q); err == nil && a.err() == nil {
+			return a.Removed
+		}
+	}
+	return false
+}
