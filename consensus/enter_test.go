@@ -21,8 +21,9 @@ import (
 // newEntered makes a group of size members of which the first founded it and the
 // others entered.
 func newEntered(t *testing.T, size int, tweak func(*Config)) *cluster {
-	c := &cluster{t: t, addrs: make(map[uint64]string), tweak: tweak, entered: true,
+	c := &cluster{t: t, addrs: make(map[uint64]string), tweak: tweak, entered: true, log: &testLog{t: t},
 		dir: t.TempDir()} // before the cleanup, so that it outlives the members
+	t.Cleanup(c.log.end)
 	t.Cleanup(func() {
 		for _, m := range c.members {
 			c.close(m)

@@ -32,7 +32,7 @@ func (f sourceFunc) Fetch(ctx context.Context, want RowRange, take func(Row, io.
 // body, and returns the machine.
 func history(t *testing.T, startN, last uint64, body func(n uint64) string) *machine {
 	m := newMachine(t)
-	m.mustApply(t, &state.Bootstrap{GroupName: "g", Lineage: 1, Rules: 1, Primary: 1, StartN: startN}, &state.Join{Member: 1, Nonce: 1})
+	m.mustApply(t, &state.Bootstrap{GroupName: "g", Lineage: 1, Rules: 1, Replicas: 9, Primary: 1, StartN: startN}, &state.Join{Member: 1, Replica: 1, Nonce: 1})
 	for n := startN + 1; n <= last; n++ {
 		b := []byte(body(n))
 		m.mustApply(t, &state.Txn{Member: 1, Incarnation: 1, Seq: n - startN, Epoch: 1, XID: fmt.Sprint("x", n), Snapshot: certify.Snapshot{Low: n - 1}, Meta: testMeta, Body: b, BodyLen: int64(len(b))})
@@ -89,7 +89,7 @@ func TestFetchedRowsAreVerified(t *testing.T) {
 		{name: "new, the group began with data", start: 77, sent: good},
 		{name: "another beginning", has: 10, own: func(n uint64) string { return fmt.Sprint("other ", n) }, sent: good, want: ErrDiverged, shown: 10},
 		{name: "another end", has: last - 10, own: func(n uint64) string { return fmt.Sprint("other ", n) }, sent: good, want: ErrDiverged},
-		{name: "more than the group", has: last + 1, own: good, sent: good, want: ErrDiverged},
+		{name: "further, another way", has: last + 1, own: func(n uint64) string { return fmt.Sprint("other ", n) }, sent: good, want: ErrDiverged},
 		{name: "a wrong row", has: 10, own: good, want: ErrDiverged, shown: 10, sent: func(n uint64) string {
 			if n == 20 {
 				return "wrong"

@@ -120,7 +120,11 @@ func (m *machine) recover(ctx context.Context, r io.Reader) error {
 		return fmt.Errorf("snapshot: %w", err)
 	}
 	if m.beyond(st) {
-		return nil // an earlier replica of this member was further
+		// An earlier replica of this member was further, on the same history.
+		if sum, known := m.checksumAt(st.LastN()); known && sum != st.Checksum() {
+			return fmt.Errorf("%w: it went another way before transaction %d", ErrDiverged, st.LastN())
+		}
+		return nil
 	}
 	// Nothing else writes m.st meanwhile: dragonboat applies nothing.
 	if err := m.fetch(ctx, st); err != nil {

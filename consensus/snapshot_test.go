@@ -37,7 +37,8 @@ func TestSnapshot(t *testing.T) {
 	}
 	frag := &state.Fragment{Member: 1, Incarnation: 1, Seq: 2, Stream: 2, Data: []byte("spooled"), Len: 7}
 	donor := newMachine(t)
-	donor.mustApply(t, boot, join, txn(1), frag)
+	donor.mustApply(t, boot, join, txn(1))
+	donor.mustApply(t, frag) // further than who recovers from it
 
 	ctx, err := donor.PrepareSnapshot()
 	if err != nil {
