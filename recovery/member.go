@@ -237,8 +237,9 @@ func (m *Member) Close() error { return errors.Join(m.peers.Close(), m.feed.Clos
 
 // lives runs one life of mysqld as a member after the other.
 func (m *Member) lives(ctx context.Context) error {
-	const shortest, longest = 50 * time.Millisecond, 5 * time.Second
-	pause := shortest
+	// A mysqld that returns is not kept waiting; looking for it costs nothing.
+	const shortest, longest, well = 50 * time.Millisecond, time.Second, 5 * time.Second
+	pause, last := shortest, ""
 	for {
 		began := time.Now()
 		lifeCtx, wanted := m.control.begin(ctx)
@@ -266,15 +267,20 @@ func (m *Member) lives(ctx context.Context) error {
 			}
 			continue
 		}
-		if time.Since(began) > longest {
-			pause = shortest
+		if time.Since(began) > well {
+			pause, last = shortest, ""
 		}
 		next := m.exile.ended(err, m.Policy().AutorejoinTries)
 		switch next {
 		case again:
 			m.log.Info().Err(err).Msg("this member is not the primary any more; it joins again")
 		case againLater:
-			m.log.Warn().Err(err).Dur("retry_in", pause).Msg("mysqld is not in the group now; trying again")
+			level := zerolog.WarnLevel
+			if fmt.Sprint(err) == last { // said once
+				level = zerolog.DebugLevel
+			}
+			last = fmt.Sprint(err)
+			m.log.WithLevel(level).Err(err).Dur("retry_in", pause).Msg("mysqld is not in the group now; trying again")
 			m.control.pause(ctx, pause)
 			pause = min(2*pause, longest)
 		case rejoin, rejoinLater, rejoinQuietly:
