@@ -202,6 +202,31 @@ func (p *Proposer) low(w Watermark) uint64 {
 	return low
 }
 
+// Submitted returns the xids of what the current incarnation has submitted and has
+// not been told the verdict on: whatever else was submitted before the call has one
+// that Verdict returns after it.
+func (n *Node) Submitted() map[string]bool {
+	xids := make(map[string]bool)
+	p := n.proposer.Load()
+	if p == nil {
+		return xids
+	}
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	acked := p.acked.Load()
+	for _, us := range [][]*unit{p.sent, p.queue} {
+		for _, u := range us {
+			if u.txn != nil && (u.seq == 0 || u.seq > acked) {
+				xids[u.txn.XID] = true
+			}
+		}
+	}
+	for _, l := range p.larges {
+		xids[l.txn.XID] = true
+	}
+	return xids
+}
+
 func (p *Proposer) signal() {
 	select {
 	case p.wake <- struct{}{}:

@@ -5,6 +5,7 @@ import (
 	"time"
 
 	"cohort/consensus/state"
+	"cohort/internal/binlog/capture"
 	"cohort/internal/committer"
 	"cohort/internal/mysqld"
 	"cohort/router"
@@ -16,11 +17,24 @@ var sweepInterval = 10 * time.Second
 
 // sweep decides prepared transactions that never reached the log: one that
 // wrote nothing leaves no event, and its coordinator, which alone knows of it,
-// may be gone. What is prepared at two looks in a row without a verdict gets one
-// by an entry in the log (DESIGN, invariant 5); if it was on its way after all,
-// whichever comes first in the log is final.
+// may be gone. What is prepared at two looks in a row and provably not on its way
+// gets a verdict by an entry in the log (DESIGN, invariant 5); if it was on its way
+// after all, whichever comes first in the log is final.
+//
+// Safety: XA RECOVER shows a branch only when its XA_prepare event, if it has one, is
+// in the binary log, so that event lies before where the log is found to end
+// afterwards. Capture has handed everything before its position to the proposer, and
+// what the proposer does not hold any more has its verdict here. So a branch has no
+// event, and never will, if these are found in this order: capture at or past that
+// end, nothing of the branch in the proposer, no verdict. However long capture or the
+// log stand still, nothing that can still be ordered is aborted.
+//
+// Liveness: each branch is measured against the end of when it was first seen, which
+// does not move, so capture passes it as it goes on, however much is written; and a
+// branch without an event is never in the proposer. What capture cannot pass ends
+// the life, and settlePrepared decides.
 func (p *primary) sweep(ctx context.Context) error {
-	var seen map[string]bool
+	var seen map[string]capture.StartAt // by xid: an end of the binary log after it was prepared
 	for {
 		if err := pause(ctx, sweepInterval); err != nil {
 			return err
@@ -29,7 +43,16 @@ func (p *primary) sweep(ctx context.Context) error {
 		if err != nil {
 			return err
 		}
-		now := make(map[string]bool)
+		end, err := binlogEnd(ctx, p.pool, p.id.Number) // after XA RECOVER
+		if err != nil {
+			return err
+		}
+		var at capture.StartAt
+		if c := p.reader.Load(); c != nil {
+			at = c.Position()
+		}
+		submitted := p.m.opt.Node.Submitted() // after capture's position, before verdicts
+		now := make(map[string]capture.StartAt)
 		var lost []string
 		for _, x := range xids {
 			id := string(x.Gtrid)
@@ -41,7 +64,11 @@ func (p *primary) sweep(ctx context.Context) error {
 			if o, decided := p.m.opt.Node.Verdict(id); decided && (o.Committed || o.Reason != state.ReasonForced) {
 				continue
 			}
-			if now[id] = true; seen[id] {
+			before, again := seen[id]
+			if !again {
+				before = end
+			}
+			if now[id] = before; again && !at.Before(before) && !submitted[id] {
 				lost = append(lost, id)
 			}
 		}
