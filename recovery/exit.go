@@ -289,7 +289,8 @@ func (m *Member) tellOut(ctx context.Context) {
 		to = state.StateError
 	}
 	for {
-		// A Join of its last try may be ordered late.
+		// A Join of its last try may be ordered late: that of a START which had no
+		// majority and was given up, too.
 		if me, ok := m.opt.Node.View().Member(m.opt.ReplicaID); ok && inGroup(&me) {
 			_ = m.opt.Node.SetMemberState(ctx, me.ID, me.Incarnation, to)
 		}

@@ -333,9 +333,7 @@ func (m *Member) await(ctx context.Context) error {
 	m.rejoining.Store(false)
 	tctx, cancel := context.WithCancel(ctx)
 	var wg sync.WaitGroup
-	if failed {
-		wg.Go(func() { m.tellOut(tctx) })
-	}
+	wg.Go(func() { m.tellOut(tctx) })
 	err := m.control.await(ctx)
 	cancel()
 	wg.Wait()
