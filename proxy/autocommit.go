@@ -122,6 +122,9 @@ func (s *session) autocommitFailed(ctx context.Context, q *stmt, r *reply) error
 		s.status &^= wire.StatusInTrans | wire.StatusInTransReadonly
 		return s.direct(ctx, q)
 	}
+	if s.fenced(r.err) {
+		return s.leaveFenced(q)
+	}
 	q.failed = true
 	var res settled
 	var err error

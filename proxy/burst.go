@@ -168,6 +168,9 @@ func (s *session) burstFailed(ctx context.Context, q *stmt, ticket Ticket, r *re
 		}
 		return s.direct(ctx, q)
 	}
+	if s.fenced(r.err) {
+		return s.leaveFenced(q)
+	}
 	q.failed = true
 	s.diag = newDiagnostics(r, shown)
 	return s.sendErr(r.err)

@@ -16,6 +16,7 @@ const (
 	erAccessDenied     = 1227
 	erParse            = 1064
 	erOperandColumns   = 1241
+	erOptionPrevents   = 1290
 	erUnsupportedPS    = 1295
 	erConCount         = 1040
 	erServerShutdown   = 1053

@@ -124,6 +124,9 @@ func (s *session) finishInTx(ctx context.Context, q *stmt, r *reply) error {
 		}
 		return s.sendFinal(r, q.more)
 	}
+	if s.fenced(r.err) {
+		return s.leaveFenced(q)
+	}
 	s.tx.blind = true
 	q.failed = true
 	switch r.err.Code {

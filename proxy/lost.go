@@ -127,10 +127,13 @@ func (s *session) repeat(ctx context.Context, q *stmt, f func() error) error {
 // again reports whether the present statement, which was lost, can be begun
 // again. proven: what it would have written is certainly rolled back.
 func (s *session) again(proven bool) bool {
-	if !s.outside || s.answered || s.r.Begun() || s.cmd.Streamed || s.tries >= maxTries {
-		return false
-	}
-	return s.repeatable(proven) && s.goesOn()
+	return s.unheard() && s.repeatable(proven) && s.goesOn()
+}
+
+// unheard reports whether the present statement stands by itself and can be sent
+// again without the client noticing.
+func (s *session) unheard() bool {
+	return s.outside && !s.answered && !s.r.Begun() && !s.cmd.Streamed && s.tries < maxTries
 }
 
 func (s *session) repeatable(proven bool) bool {

@@ -111,7 +111,7 @@ func (s *session) restore() error {
 		return s.refusal(err)
 	}
 	// A server that has just started, or is not a primary yet, refuses writes.
-	ro, err := s.exec("SELECT @@GLOBAL.super_read_only")
+	ro, err := s.exec("SELECT @@GLOBAL.super_read_only OR @@GLOBAL.read_only")
 	if err != nil {
 		return err
 	}

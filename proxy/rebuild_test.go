@@ -26,6 +26,7 @@ type pairGroup struct {
 	at      int
 	epoch   uint64
 	hold    bool // no verdict before the primary has moved
+	remote  bool // the servers are other members'
 	verdict Outcome
 }
 
@@ -37,7 +38,9 @@ func (g *pairGroup) now() (*soloGroup, uint64) {
 
 func (g *pairGroup) Primary(context.Context) (Backend, error) {
 	s, e := g.now()
-	return Backend{Network: "unix", Addr: s.addr, Local: true, MemberUUID: s.addr, Epoch: e}, nil
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	return Backend{Network: "unix", Addr: s.addr, Local: !g.remote, MemberUUID: s.addr, Epoch: e}, nil
 }
 
 func (g *pairGroup) Moved(b Backend) bool {

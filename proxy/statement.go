@@ -240,6 +240,9 @@ func (s *session) finishDirect(ctx context.Context, q *stmt, r *reply) error {
 	if e := s.settleDirect(ctx, "statement"); e != nil {
 		return s.refuse(q, e)
 	}
+	if s.fenced(r.err) {
+		return s.leaveFenced(q)
+	}
 	if r.err != nil {
 		q.failed = true
 		return s.sendErr(r.err)

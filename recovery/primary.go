@@ -56,8 +56,15 @@ func (l *life) runPrimary(ctx context.Context, whole *errgroup.Group, guests *gu
 		Preparing: func(ctx context.Context) ([]string, error) { return mysqld.Preparing(ctx, l.pool) }})
 	l.m.opt.Router.SetOrigin(l.incarnation, p.gate)
 	defer l.m.opt.Router.SetOrigin(0, nil)
+	defer l.m.opt.Router.SetOpen(0)
 
 	g, ctx := errgroup.WithContext(ctx)
+	g.Go(func() error {
+		// At once: the others may take their time to end.
+		<-ctx.Done()
+		l.m.opt.Router.SetOpen(0)
+		return context.Cause(ctx)
+	})
 	g.Go(func() error { return p.committer.Run(ctx) })
 	g.Go(func() error { return p.gate.Run(ctx) })
 	g.Go(func() error {
@@ -119,6 +126,7 @@ func (p *primary) open(ctx context.Context) error {
 		return err
 	}
 	p.writable.Store(true)
+	p.m.opt.Router.SetOpen(p.epoch.Load())
 	return p.online(ctx)
 }
 

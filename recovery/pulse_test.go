@@ -1,6 +1,7 @@
 package recovery
 
 import (
+	"context"
 	"errors"
 	"os"
 	"path/filepath"
@@ -8,6 +9,7 @@ import (
 	"testing"
 
 	"cohort/consensus/state"
+	"cohort/router"
 )
 
 func TestVitals(t *testing.T) {
@@ -118,4 +120,30 @@ func TestPrimaryDiskFull(t *testing.T) {
 		t.Fatal(err)
 	}
 	// mysqld may take a minute to notice: nobody waits for it.
+}
+
+// A primary that is cut off goes on being the open one in its own view. When its
+// mysqld begins anew, and is fenced, it is given to no session until the group has
+// taken it in again.
+func TestCutOffPrimaryIsFenced(t *testing.T) {
+	g := newGroup(t, 1, 2)
+	g.ddl("CREATE DATABASE d", "CREATE TABLE d.t (id INT PRIMARY KEY)")
+	p := g.all[0]
+	b, err := p.router.Primary(g.ctx())
+	if err != nil || p.router.Moved(b) {
+		t.Fatal(b, err)
+	}
+	g.loseQuorum()
+	p.db.Kill(t)
+	p.db.Restart(t)
+	until(t, "its sessions have to move", func() bool { return p.router.Moved(b) })
+	until(t, "it is fenced", func() bool { return g.value(p, "SELECT @@super_read_only") == "1" })
+	ctx, cancel := context.WithTimeout(g.ctx(), 3*beatEvery)
+	defer cancel()
+	if b, err := p.router.Primary(ctx); !errors.Is(err, router.ErrNoPrimary) {
+		t.Errorf("given to sessions: %+v, %v", b, err)
+	}
+	g.regainQuorum()
+	g.write(p, "INSERT INTO d.t VALUES (1)")
+	g.equal()
 }

@@ -31,7 +31,9 @@ func newFakeLog() *fakeLog {
 }
 
 func newTestRouter(l *fakeLog) *Router {
-	return New(Options{Self: self, SelfUUID: "01234567-aaaa", Socket: "/sock", GroupName: "group", Log: l, Logger: zerolog.Nop()})
+	r := New(Options{Self: self, SelfUUID: "01234567-aaaa", Socket: "/sock", GroupName: "group", Log: l, Logger: zerolog.Nop()})
+	r.SetOpen(l.View().Epoch)
+	return r
 }
 
 func (l *fakeLog) pass() {

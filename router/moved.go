@@ -13,6 +13,20 @@ const (
 	OnLocal
 )
 
+// SetOpen says in which epoch the local mysqld takes writes as the primary's, 0 for
+// none. A member that is cut off from the group goes on seeing itself as the open
+// primary, also after its mysqld, or its process, began anew and was fenced: what the
+// log says is not enough to send sessions there.
+func (r *Router) SetOpen(epoch uint64) {
+	if r.open.Swap(epoch) == epoch {
+		return
+	}
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	close(r.changed)
+	r.changed = make(chan struct{})
+}
+
 // SetPlace says where sessions run from now on; those elsewhere have to move.
 func (r *Router) SetPlace(p Place) {
 	if Place(r.place.Swap(int32(p))) == p {
@@ -26,12 +40,12 @@ func (r *Router) SetPlace(p Place) {
 
 // Moved reports whether sessions on b have to move: the group has appointed
 // another primary since, or the same member anew, or this member left or joined
-// the group.
+// the group, or its own mysqld is the open primary's no more.
 func (r *Router) Moved(b Backend) bool {
 	switch local := b.Local && b.Epoch == 0; {
 	case Place(r.place.Load()) != OnPrimary:
 		return !local
-	case local:
+	case local, b.Local && b.Epoch != r.open.Load():
 		return true
 	}
 	v := r.opt.Log.View()

@@ -2,6 +2,7 @@ package router
 
 import (
 	"testing"
+	"testing/synctest"
 
 	"cohort/consensus/state"
 )
@@ -32,4 +33,50 @@ func TestMoved(t *testing.T) {
 	if r.Moved(b) {
 		t.Error("moved to no primary")
 	}
+}
+
+// A cut-off member sees itself as the open primary whatever becomes of its mysqld.
+func TestOwnServerIsOpenNoMore(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		l := &viewLog{state.View{Primary: 1, Epoch: 4, Members: []state.Member{
+			{ID: 1, State: state.StateOnline, OpenEpoch: 4, Info: state.MemberInfo{UUID: "a"}}}}}
+		r := New(Options{Self: 1, SelfUUID: "a", Log: l})
+		got := make(chan Backend, 1)
+		primary := func() {
+			b, err := r.Primary(t.Context())
+			if err != nil {
+				t.Error(err)
+			}
+			got <- b
+		}
+		go primary()
+		synctest.Wait()
+		if len(got) != 0 {
+			t.Fatal("given out before its mysqld takes writes")
+		}
+		r.SetOpen(4)
+		b := <-got
+		if !b.Local || b.Epoch != 4 || r.Moved(b) {
+			t.Errorf("%+v, moved %v", b, r.Moved(b))
+		}
+		changed := r.Changed()
+		r.SetOpen(0)
+		select {
+		case <-changed:
+		default:
+			t.Error("nobody was told")
+		}
+		if !r.Moved(b) {
+			t.Error("sessions stay on a mysqld that takes no writes any more")
+		}
+		go primary()
+		synctest.Wait()
+		if len(got) != 0 {
+			t.Fatal("given out again")
+		}
+		r.SetPlace(OnLocal) // a START that is to come, and reads until then
+		if b := <-got; !b.Local || b.Epoch != 0 || r.Moved(b) {
+			t.Errorf("out of the group: %+v, moved %v", b, r.Moved(b))
+		}
+	})
 }

@@ -61,6 +61,7 @@ type Router struct {
 	directs *ticketTable
 	counter atomic.Uint64
 	place   atomic.Int32  // a Place
+	open    atomic.Uint64 // see SetOpen
 	direct  atomic.Uint64 // number of the last direct statement ordered
 	// standing ends when this member has left the group, see Abandon.
 	standing atomic.Pointer[standing]
@@ -276,10 +277,12 @@ func (r *Router) Primary(ctx context.Context) (Backend, error) {
 			return Backend{Network: "unix", Addr: r.opt.Socket, Local: true, MemberUUID: r.opt.SelfUUID}, nil
 		}
 		if m, ok := v.Member(v.Primary); ok && place == OnPrimary && m.State == state.StateOnline && m.OpenEpoch == v.Epoch {
-			if m.ID == r.opt.Self {
+			if m.ID != r.opt.Self {
+				return Backend{Network: "tcp", Addr: m.Info.MysqldAddress, MemberUUID: m.Info.UUID, Epoch: v.Epoch}, nil
+			}
+			if r.open.Load() == v.Epoch {
 				return Backend{Network: "unix", Addr: r.opt.Socket, Local: true, MemberUUID: m.Info.UUID, Epoch: v.Epoch}, nil
 			}
-			return Backend{Network: "tcp", Addr: m.Info.MysqldAddress, MemberUUID: m.Info.UUID, Epoch: v.Epoch}, nil
 		}
 		select {
 		case <-changed:
