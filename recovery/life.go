@@ -164,16 +164,16 @@ func (l *life) prepare(ctx context.Context) (err error) {
 		return fmt.Errorf("%w: server_uuid is %s, it was %s when this process started; restart cohort",
 			mysqld.ErrSettings, l.id.ServerUUID, l.m.opt.UUID)
 	}
+	if err := l.liftOffline(ctx); err != nil {
+		return err
+	}
 	if err := mysqld.Check(ctx, l.conn); err != nil {
 		return err
 	}
 	if err := l.limited(ctx, l.enter); err != nil {
 		return err
 	}
-	if err := l.admit(ctx); err != nil {
-		return err
-	}
-	return l.liftOffline(ctx)
+	return l.admit(ctx)
 }
 
 // account sees to it that the member's own account exists. On a read-only
