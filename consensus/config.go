@@ -217,13 +217,15 @@ type Config struct {
 
 	// proposeTimeout is how long an entry may take before it is sent again, at
 	// first. Normally it takes milliseconds, with a full window on a slow disk a
-	// few hundred; a lost leader is noticed otherwise.
+	// few hundred; a lost leader is noticed otherwise. An entry that a leader drops
+	// while it hands over is not, and holds up all that follow: a failover may cost
+	// that much.
 	proposeTimeout time.Duration
 	// controlTimeout is the same of a control entry.
 	controlTimeout time.Duration
 }
 
-const defaultProposeTimeout = 2 * time.Second
+const defaultProposeTimeout = 700 * time.Millisecond
 
 // inlineFragments: a body of up to so many fragments travels in one piece.
 const inlineFragments = 4
