@@ -8,28 +8,18 @@ import (
 	"fmt"
 	"math/rand/v2"
 	"os"
-	"os/signal"
 	"path/filepath"
 	"strings"
-	"syscall"
 	"time"
 
 	"github.com/rs/zerolog"
 
 	"cohort/internal/battery"
 	"cohort/internal/mysqld"
+	"cohort/internal/tool"
 )
 
-func main() {
-	logger := zerolog.New(zerolog.ConsoleWriter{Out: os.Stderr, TimeFormat: time.TimeOnly}).With().Timestamp().Logger()
-	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
-	defer stop()
-	if err := run(ctx, logger); err != nil {
-		logger.Error().Err(err).Msg("battery")
-		stop()
-		os.Exit(1)
-	}
-}
+func main() { tool.Main("battery", run) }
 
 type options struct {
 	members        int

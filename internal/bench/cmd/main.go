@@ -8,11 +8,9 @@ import (
 	"flag"
 	"fmt"
 	"os"
-	"os/signal"
 	"slices"
 	"strconv"
 	"strings"
-	"syscall"
 	"time"
 
 	"github.com/rs/zerolog"
@@ -20,18 +18,10 @@ import (
 	"cohort/internal/bench"
 	"cohort/internal/loadgen"
 	"cohort/internal/mysqld"
+	"cohort/internal/tool"
 )
 
-func main() {
-	logger := zerolog.New(zerolog.ConsoleWriter{Out: os.Stderr, TimeFormat: time.TimeOnly}).With().Timestamp().Logger()
-	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
-	defer stop()
-	if err := run(ctx, logger); err != nil {
-		logger.Error().Err(err).Msg("bench")
-		stop()
-		os.Exit(1)
-	}
-}
+func main() { tool.Main("bench", run) }
 
 func run(ctx context.Context, logger zerolog.Logger) (err error) {
 	var (

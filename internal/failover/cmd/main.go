@@ -8,29 +8,19 @@ import (
 	"flag"
 	"fmt"
 	"os"
-	"os/signal"
 	"path/filepath"
 	"slices"
 	"strings"
-	"syscall"
 	"time"
 
 	"github.com/rs/zerolog"
 
 	"cohort/internal/failover"
 	"cohort/internal/mysqld"
+	"cohort/internal/tool"
 )
 
-func main() {
-	logger := zerolog.New(zerolog.ConsoleWriter{Out: os.Stderr, TimeFormat: time.TimeOnly}).With().Timestamp().Logger()
-	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
-	defer stop()
-	if err := run(ctx, logger); err != nil {
-		logger.Error().Err(err).Msg("failover")
-		stop()
-		os.Exit(1)
-	}
-}
+func main() { tool.Main("failover", run) }
 
 func run(ctx context.Context, logger zerolog.Logger) (err error) {
 	var (
