@@ -30,10 +30,9 @@ func (n *Node) Campaign(gone uint64) error {
 	if err != nil {
 		return err
 	}
-	replica := x.replica
 	(*h)(raftpb.MessageBatch{
 		DeploymentId: n.incoming.deployment, BinVer: raftio.TransportBinVersion,
-		Requests: []raftpb.Message{{Type: raftpb.TimeoutNow, To: replica, ShardID: shardID}},
+		Requests: []raftpb.Message{{Type: raftpb.TimeoutNow, To: x.replica, ShardID: shardID}},
 	})
 	return nil
 }

@@ -43,16 +43,13 @@ func (m *Member) followPeers(ctx context.Context) error {
 				continue
 			}
 			tracker := m.opt.Router.Tracker(id)
-			so := peer.SubscriberOptions{
+			s := peer.NewSubscriber(peer.SubscriberOptions{
 				Self:      m.opt.UUID,
 				Target:    func() (peer.Target, bool) { return m.peerTarget(id) },
 				OnApplied: func(u applied.Update) { follow(tracker, u) },
+				TLS:       m.opt.TLS.Clients(),
 				Logger:    m.log.With().Str("component", "peer").Logger(),
-			}
-			if m.opt.TLS != nil {
-				so.TLS = m.opt.TLS.Client
-			}
-			s := peer.NewSubscriber(so)
+			})
 			m.subs.byID.Store(id, s)
 			wg.Go(func() { _ = s.Run(ctx) }) // ends with ctx only
 		}

@@ -75,12 +75,8 @@ func serve(ctx context.Context, cfg *config.Config, log zerolog.Logger) (err err
 	if err != nil {
 		return err
 	}
-	donorOptions := recovery.DonorOptions{ReplicaID: self, UUID: id.ServerUUID, RetryCount: cfg.RecoveryRetryCount,
-		ReconnectInterval: cfg.RecoveryReconnectInterval, Logger: logging.Component(log, "recovery")}
-	if memberTLS != nil {
-		donorOptions.TLS = memberTLS.Client
-	}
-	donors := recovery.NewDonors(donorOptions)
+	donors := recovery.NewDonors(recovery.DonorOptions{ReplicaID: self, UUID: id.ServerUUID, RetryCount: cfg.RecoveryRetryCount,
+		ReconnectInterval: cfg.RecoveryReconnectInterval, TLS: memberTLS.Clients(), Logger: logging.Component(log, "recovery")})
 	node, err := consensus.New(consensus.Config{
 		TLS: memberTLS, Allowlist: allowed,
 		Dir: filepath.Join(cfg.DataDir, "log"), GroupName: cfg.GroupName, ReplicaID: self, LocalAddress: cfg.LocalAddress,

@@ -16,7 +16,8 @@ const applierChannel = "group_replication_applier"
 func (s *statusSource) Table(_ context.Context, _ proxy.SessionInfo, name string) (proxy.Table, bool) {
 	switch name {
 	case "replication_group_members":
-		return membersTable(s.node.View(), s.self(s.node.View()), s.member.Unreachable), true
+		v := s.node.View()
+		return membersTable(v, s.self(v), s.member.Unreachable), true
 	case "replication_group_member_stats":
 		return s.statsTable(s.node.View()), true
 	}

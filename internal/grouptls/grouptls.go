@@ -110,6 +110,14 @@ func (c *Config) Client(host string) *tls.Config {
 	return t
 }
 
+// Clients is Client as an option of those who connect, nil for no encryption.
+func (c *Config) Clients() func(host string) *tls.Config {
+	if c == nil {
+		return nil
+	}
+	return c.Client
+}
+
 // VerifyHost checks, under VERIFY_IDENTITY, that the other side's certificate is
 // for host. The side that accepts calls it once it was told who connects.
 func (c *Config) VerifyHost(cs tls.ConnectionState, host string) error {
