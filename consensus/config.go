@@ -217,9 +217,9 @@ type Config struct {
 
 	// proposeTimeout is how long an entry may take before it is sent again, at
 	// first. Normally it takes milliseconds, with a full window on a slow disk a
-	// few hundred; a lost leader is noticed otherwise. An entry that a leader drops
-	// while it hands over is not, and holds up all that follow: a failover may cost
-	// that much.
+	// few hundred; a lost leader is noticed otherwise. An entry may
+	// be lost unnoticed, most likely at a leader that hands over, and holds up all
+	// that follow: a failover may cost that much.
 	proposeTimeout time.Duration
 	// controlTimeout is the same of a control entry.
 	controlTimeout time.Duration
