@@ -50,6 +50,7 @@ func (m *Member) followPeers(ctx context.Context) error {
 				TLS:       m.opt.TLS.Clients(),
 				Logger:    m.log.With().Str("component", "peer").Logger(),
 			})
+			tracker.OnWait(s.Attend)
 			m.subs.byID.Store(id, s)
 			wg.Go(func() { _ = s.Run(ctx) }) // ends with ctx only
 		}

@@ -28,6 +28,7 @@ type Tracker struct {
 	prefix prefixHeap           // waiters for 1..n, lowest n first
 	subs   map[*Subscription]struct{}
 	closed error
+	onWait func()
 }
 
 // waiter is one blocked Wait or WaitAll. Under Tracker.mu it is in exactly one
@@ -48,6 +49,14 @@ func New(s Set) *Tracker {
 		t.set.insert(r)
 	}
 	return t
+}
+
+// OnWait sets what is called, without the lock, whenever somebody begins to wait
+// for a number that is not in the set. f must not block.
+func (t *Tracker) OnWait(f func()) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	t.onWait = f
 }
 
 // Add puts n into the set.
@@ -148,7 +157,11 @@ func (t *Tracker) Wait(ctx context.Context, n uint64) error {
 	}
 	w := &waiter{n: n, done: make(chan struct{})}
 	t.exact[n] = append(t.exact[n], w)
+	onWait := t.onWait
 	t.mu.Unlock()
+	if onWait != nil {
+		onWait()
+	}
 	return t.await(ctx, w, func() {
 		rest := slices.DeleteFunc(t.exact[n], func(x *waiter) bool { return x == w })
 		if len(rest) == 0 {
@@ -172,7 +185,11 @@ func (t *Tracker) WaitAll(ctx context.Context, upto uint64) error {
 	}
 	w := &waiter{n: upto, done: make(chan struct{})}
 	heap.Push(&t.prefix, w)
+	onWait := t.onWait
 	t.mu.Unlock()
+	if onWait != nil {
+		onWait()
+	}
 	return t.await(ctx, w, func() { heap.Remove(&t.prefix, w.index) })
 }
 

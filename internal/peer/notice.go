@@ -8,7 +8,8 @@ import (
 
 // Notices are short texts from a subscriber to the server, in order, without an
 // answer. They are lost while the connection is down, and when more than maxNotices
-// wait: nothing may depend on one.
+// wait: nothing may depend on one. A frame of them, an empty one too, says that
+// somebody at the subscriber waits for the server's mysqld (see attention).
 const (
 	maxNotices = 1 << 16
 	// maxNotice bounds one text, bytes.
@@ -37,8 +38,12 @@ func (s *Subscriber) Notify(text string) {
 		l.notices.texts = append(l.notices.texts, text)
 	}
 	l.notices.mu.Unlock()
+	l.notices.signal()
+}
+
+func (n *notices) signal() {
 	select {
-	case l.notices.wake <- struct{}{}:
+	case n.wake <- struct{}{}:
 	default:
 	}
 }
@@ -62,7 +67,7 @@ func (n *notices) send(ctx context.Context, c *conn) error {
 		texts := n.texts
 		n.texts = nil
 		n.mu.Unlock()
-		for len(texts) > 0 {
+		for first := true; first || len(texts) > 0; first = false {
 			k := min(len(texts), noticeBatch)
 			if err := c.writeFrame(frameNotices, func(b []byte) []byte { return appendNotices(b, texts[:k]) }); err != nil {
 				return err

@@ -285,6 +285,7 @@ func TestMalformedFramesEndThatConnectionOnly(t *testing.T) {
 	src := applied.New(applied.Set{Low: 1})
 	s, target, _ := server(t, func(o *Options) { o.Source = src })
 	f := follow(t, target, nil)
+	f.set.OnWait(f.Attend)
 	f.reaches(t, 1)
 	eventually(t, "one connection", func() bool { return len(s.slots) == 1 })
 	for _, junk := range []string{"", "GET / HTTP/1.1\r\n\r\n", "\x00\x00\x00\x01\x02", "\xff\xff\xff\xff\x02", strings.Repeat("x", 5000)} {
@@ -511,5 +512,20 @@ func TestNoticesArriveInOrder(t *testing.T) {
 		if s != strconv.Itoa(i) {
 			t.Fatalf("notice %d is %s", i, s)
 		}
+	}
+}
+
+// Numbers that nobody waits for are gathered; a word that somebody waits brings
+// them, and those that follow, at once.
+func TestAttendBringsNumbers(t *testing.T) {
+	src := applied.New(applied.Set{Low: 1})
+	_, target, _ := server(t, func(o *Options) { o.Source, o.spacing = src, 24*time.Hour })
+	f := follow(t, target, nil)
+
+	f.set.OnWait(f.Attend)
+	f.reaches(t, 1)
+	for n := uint64(2); n < 50; n++ {
+		src.Add(n)
+		f.reaches(t, n) // waits, so it attends
 	}
 }

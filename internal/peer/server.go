@@ -79,6 +79,8 @@ type Options struct {
 	Heartbeat, Timeout, RowsTimeout time.Duration
 	MaxConns                        int
 	Logger                          zerolog.Logger
+
+	spacing time.Duration // instead of idleSpacing, in tests
 }
 
 // Server is the listening side. Lifecycle: NewServer, Run, Close.
@@ -111,6 +113,9 @@ func NewServer(o Options) (*Server, error) {
 	}
 	if o.MaxConns <= 0 {
 		o.MaxConns = DefaultMaxConns
+	}
+	if o.spacing <= 0 {
+		o.spacing = idleSpacing
 	}
 	ln := o.Listener
 	if ln == nil {
@@ -206,8 +211,9 @@ func (s *Server) serve(ctx context.Context, nc net.Conn) {
 	sub := s.o.Source.Subscribe()
 	defer sub.Close()
 	g.Go(func() error { return c.heartbeats(gctx, s.o.Heartbeat, s.o.State) })
-	g.Go(func() error { return push(gctx, c, sub) })
-	g.Go(func() error { return s.requests(gctx, c) })
+	att := attention{idle: s.o.spacing, kick: make(chan struct{}, 1)}
+	g.Go(func() error { return push(gctx, c, sub, &att) })
+	g.Go(func() error { return s.requests(gctx, c, &att) })
 	err = g.Wait()
 	if ctx.Err() == nil {
 		log.Debug().Err(err).Msg("peer channel: subscriber gone")
@@ -242,34 +248,9 @@ func (s *Server) handshake(c *conn) (string, frameType, error) {
 	})
 }
 
-// pushSpacing is the least time between two frames of applied numbers: under
-// load a frame per number costs more than the rest of the channel, while a lone
-// number after a pause still leaves at once.
-const pushSpacing = time.Millisecond
-
-func push(ctx context.Context, c *conn, sub *applied.Subscription) error {
-	t := time.NewTimer(0)
-	defer t.Stop()
-	for {
-		select {
-		case <-t.C:
-		case <-ctx.Done():
-			return context.Cause(ctx)
-		}
-		u, err := sub.Next(ctx)
-		if err != nil {
-			return err
-		}
-		if err := c.write(func(b []byte) []byte { return appendApplied(b, u) }); err != nil {
-			return err
-		}
-		t.Reset(pushSpacing)
-	}
-}
-
 // requests reads from c until it fails, and answers. It returns after every
 // handler it started has returned.
-func (s *Server) requests(ctx context.Context, c *conn) error {
+func (s *Server) requests(ctx context.Context, c *conn, att *attention) error {
 	ctx, cancel := context.WithCancel(ctx)
 	var wg sync.WaitGroup
 	defer wg.Wait()
@@ -283,6 +264,7 @@ func (s *Server) requests(ctx context.Context, c *conn) error {
 		switch typ {
 		case frameHeartbeat:
 		case frameNotices:
+			att.renew()
 			if err := parseNotices(p, s.notice); err != nil {
 				return err
 			}

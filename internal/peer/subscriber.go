@@ -74,6 +74,8 @@ type link struct {
 	c       *conn
 	calls   calls
 	notices notices
+	// attended is when Attend was heard last, Unix ns.
+	attended atomic.Int64
 }
 
 // NewSubscriber returns a subscriber that does nothing until Run.

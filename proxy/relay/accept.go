@@ -168,7 +168,7 @@ func (r *Relay) meetClient(ctx context.Context, g *wire.Greeting) (*wire.Handsha
 		}
 	}
 	if r.acc.opt.RequireTLS && !r.Client.Secure() {
-		return nil, errors.Join(clientErr(errors.New("TLS is required")), r.tell(wire.NewError(3159, "HY000",
+		return nil, errors.Join(clientErr(errors.New("TLS is required")), r.tell(wire.NewError(errSecureTransport, "HY000",
 			"Connections using insecure transport are prohibited while --require_secure_transport=ON.")))
 	}
 	hello, err := wire.ParseHandshakeResponse(p, shown.Caps)

@@ -40,7 +40,7 @@ func testRequireSSL(t *testing.T, s *mysqldtest.Server) {
 		}
 		return err
 	}
-	p := startPassthrough(t, "tcp", Options{ClientTLS: testTLS(t), BackendTLS: insecure, TLSOnSocket: true}, dialTo("unix", s.Socket))
+	p := startPassthrough(t, "tcp", Options{ClientTLS: testTLS(t), BackendTLS: insecure}, dialTo("unix", s.Socket))
 	if err := dial(p, "ssluser", "pw", insecure); err != nil {
 		t.Error(err)
 	}
@@ -53,6 +53,22 @@ func testRequireSSL(t *testing.T, s *mysqldtest.Server) {
 	} else {
 		nb.Close()
 	}
+	// By a loopback address as by a socket, and where mysqld wants TLS there.
+	p = startPassthrough(t, "tcp", Options{ClientTLS: testTLS(t), BackendTLS: insecure}, dialTo("tcp", s.Addr))
+	if err := dial(p, "ssluser", "pw", insecure); err != nil {
+		t.Error(err)
+	}
+	if err := dial(p, "ssluser", "pw", nil); wire.ErrorCode(err) != 1045 {
+		t.Error(err)
+	}
+	s.SQL(t, "SET GLOBAL require_secure_transport = ON")
+	if nb, err := p.acc.OpenBackend(context.Background(), p.dial, &Login{User: "csha",
+		Caps: forcedCaps | wire.PluginAuth, Secret: Secret{Known: true, Password: []byte("secret one")}}); err != nil {
+		t.Error(err)
+	} else {
+		nb.Close()
+	}
+	s.SQL(t, "SET GLOBAL require_secure_transport = OFF")
 	p = startPassthrough(t, "tcp", Options{ClientTLS: testTLS(t), RequireTLS: true}, dialTo("unix", s.Socket))
 	if err := dial(p, "csha", "secret one", nil); wire.ErrorCode(err) != 3159 {
 		t.Error(err)

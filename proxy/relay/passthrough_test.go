@@ -42,6 +42,21 @@ func dialTo(network, addr string) Dialer {
 	}
 }
 
+// elsewhere makes connections look as if they led to another host.
+func elsewhere(dial Dialer) Dialer {
+	return func(ctx context.Context) (net.Conn, error) {
+		c, err := dial(ctx)
+		if err != nil {
+			return nil, err
+		}
+		return remoteConn{c}, nil
+	}
+}
+
+type remoteConn struct{ net.Conn }
+
+func (remoteConn) RemoteAddr() net.Addr { return &net.TCPAddr{IP: net.IPv4(192, 0, 2, 1), Port: 3306} }
+
 func testTLS(t testing.TB) *tls.Config {
 	t.Helper()
 	cert, err := wire.SelfSigned("127.0.0.1", "localhost")

@@ -35,12 +35,11 @@ type Dialer func(ctx context.Context) (net.Conn, error)
 type Options struct {
 	// ClientTLS serves TLS on the client leg; nil offers none.
 	ClientTLS *tls.Config
-	// BackendTLS is used towards a backend that is not on a Unix socket and
-	// offers TLS; nil never uses TLS there.
+	// BackendTLS is used towards a backend that offers TLS: always on another
+	// host, on this one (a Unix socket or a loopback address) where the client
+	// itself came over TLS, so that accounts with REQUIRE SSL are answered as
+	// mysqld would answer them. nil never uses TLS there.
 	BackendTLS *tls.Config
-	// TLSOnSocket uses BackendTLS on a Unix socket too when the client itself
-	// came over TLS, so that accounts with REQUIRE SSL can log in.
-	TLSOnSocket bool
 	// RequireTLS refuses clients without TLS that are not on a Unix socket. The
 	// server's own require_secure_transport cannot see how the client came.
 	RequireTLS bool
@@ -201,6 +200,16 @@ func (a *Acceptor) OpenBackend(ctx context.Context, dial Dialer, login *Login) (
 		cfg.TLS = a.opt.BackendTLS
 	}
 	cl, err := wire.Login(ctx, nc, &cfg)
+	if wire.ErrorCode(err) == errSecureTransport && cfg.TLS == nil && a.opt.BackendTLS != nil {
+		// A session that began on a Unix socket is not to end for want of TLS on a
+		// loopback address.
+		nc.Close()
+		if nc, err = dial(ctx); err != nil {
+			return nil, backendErr(err)
+		}
+		cfg.TLS = a.opt.BackendTLS
+		cl, err = wire.Login(ctx, nc, &cfg)
+	}
 	if err != nil {
 		nc.Close()
 		return nil, backendErr(err)
@@ -208,12 +217,22 @@ func (a *Acceptor) OpenBackend(ctx context.Context, dial Dialer, login *Login) (
 	return cl, nil
 }
 
+// errSecureTransport is what mysqld with require_secure_transport answers to a
+// login over plain TCP.
+const errSecureTransport = 3159
+
 // backendTLS reports whether to use TLS on nc if the server offers it.
 func (a *Acceptor) backendTLS(nc net.Conn, clientTLS bool) bool {
-	return a.opt.BackendTLS != nil && (!isUnix(nc) || a.opt.TLSOnSocket && clientTLS)
+	return a.opt.BackendTLS != nil && (clientTLS || !staysHere(nc))
 }
 
-func isUnix(nc net.Conn) bool {
-	_, ok := nc.(*net.UnixConn)
-	return ok
+// staysHere says that what goes over nc does not leave this host.
+func staysHere(nc net.Conn) bool {
+	switch addr := nc.RemoteAddr().(type) {
+	case *net.UnixAddr:
+		return true
+	case *net.TCPAddr:
+		return addr.IP.IsLoopback()
+	}
+	return false
 }
