@@ -10,7 +10,7 @@ import (
 
 // newMachine is a machine without a node.
 func newMachine(t *testing.T) *machine {
-	m := &machine{cfg: Config{Dir: t.TempDir(), Store: &memStore{}}, fatal: func(error) {}, applied: func(uint64, int) {}}
+	m := &machine{cfg: Config{Dir: t.TempDir(), Store: &memStore{}}, fatal: func(error) {}, applied: func(uint64, int) {}, live: &liveness{}}
 	if err := m.load(); err != nil {
 		t.Fatal(err)
 	}
