@@ -181,6 +181,11 @@ type Config struct {
 	// the process should end soon. It must not block. May be nil.
 	OnFatal func(error)
 
+	// OnDiverged is told that this member's data are not the group's (ErrDiverged).
+	// Nothing is applied any more, but the process can go on to say so. It must not
+	// block; nil: that is fatal.
+	OnDiverged func(error)
+
 	// RTT is raft's tick. Elections are held after ElectionRTT to twice that
 	// many ticks without a leader, heartbeats sent every HeartbeatRTT. Equal on
 	// all members. A failover of the primary's process waits for an election, so

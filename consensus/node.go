@@ -44,7 +44,8 @@ type Node struct {
 	ckptWake  chan struct{} // cap 1
 
 	proposer  atomic.Pointer[Proposer]
-	joinMu    sync.Mutex // one Join at a time
+	joinMu    sync.Mutex    // one Join at a time
+	joining   atomic.Uint64 // Nonce of the last Join, 0 before the first
 	closeOnce sync.Once
 	fatalOnce sync.Once
 }

@@ -92,6 +92,14 @@ func TestSnapshot(t *testing.T) {
 			t.Fatal("a stopped member wrote a checkpoint")
 		}
 	}
+	// Where the process can say so, data that are not the group's do not end it.
+	told := newMachine(t)
+	told.mustApply(t, boot, join, other)
+	var why error
+	told.cfg.OnDiverged = func(err error) { why = err }
+	if err := told.RecoverFromSnapshot(bytes.NewReader(buf.Bytes()), stop); err == nil || told.err() != nil || !errors.Is(why, ErrDiverged) {
+		t.Fatal(err, told.err(), why)
+	}
 	// Damage is noticed.
 	damaged := newMachine(t)
 	b := bytes.Clone(buf.Bytes())

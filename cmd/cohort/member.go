@@ -85,13 +85,14 @@ func serve(ctx context.Context, cfg *config.Config, log zerolog.Logger) (err err
 		Dir: filepath.Join(cfg.DataDir, "log"), GroupName: cfg.GroupName, ReplicaID: self, LocalAddress: cfg.LocalAddress,
 		Seeds: cfg.GroupSeeds, ExpelTimeout: max(cfg.MemberExpelTimeout, time.Millisecond), Store: store, Observer: observers{rt, stats}, Logger: logging.Component(log, "consensus"),
 		CompressionThreshold: threshold, FragmentSize: int(cfg.FragmentSize(consensus.DefaultFragmentSize)), FollowPrimary: true,
-		OnFatal: failed, Rows: donors, RetainLogBytes: cfg.LogSpace,
+		OnFatal: failed, OnDiverged: donors.Diverged, Rows: donors, RetainLogBytes: cfg.LogSpace,
 	})
 	if err != nil {
 		return err
 	}
 	defer func() { err = errors.Join(err, node.Close()) }()
 	ref.Set(node)
+	donors.SetLocate(node.PeerAddresses)
 
 	member, err := recovery.New(recovery.Options{
 		ReplicaID: self, GroupName: cfg.GroupName, Bootstrap: cfg.BootstrapGroup, Settings: shared(cfg),
