@@ -34,6 +34,7 @@ const (
 	askInfo    = "info"    // what is this group, and may I join it?
 	askAdmit   = "admit"   // let me in
 	askRemoved = "removed" // does the log still count this replica?
+	askPeers   = "peers"   // who is ONLINE, and where is the members' channel?
 )
 
 type question struct {
@@ -62,6 +63,9 @@ type answer struct {
 	Known   bool   `json:"known,omitempty"`
 	Replica uint64 `json:"replica,omitempty"`
 	Removed bool   `json:"removed,omitempty"`
+	// Peers are addresses of the members' channel, by member; Index says how new.
+	Peers map[uint64]string `json:"peers,omitempty"`
+	Index uint64            `json:"index,omitempty"`
 }
 
 // refusals are the codes of what an answer may refuse.
@@ -185,6 +189,10 @@ func (n *Node) answer(ctx context.Context, q *question) answer {
 		}
 		_, removed := m.Removed[q.Replica]
 		return answer{Removed: removed}
+	}
+	if q.Op == askPeers {
+		// Nothing is decided on it: who is found there must prove who it is.
+		return n.peers(q)
 	}
 	if _, err := n.ReadIndex(ctx); err != nil {
 		return refuse(ErrNoMajority, "%s has no majority: %v", n.cfg.LocalAddress, err)

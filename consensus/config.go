@@ -6,6 +6,7 @@ import (
 	"io"
 	"time"
 
+	"github.com/lni/dragonboat/v4/raftio"
 	"github.com/rs/zerolog"
 
 	"cohort/consensus/state"
@@ -66,6 +67,8 @@ var (
 	// can be kept (state.MaxForced) wait for their transactions. Then nothing is
 	// known of those that have no verdict.
 	ErrTooManyAborts = errors.New("consensus: too many forced aborts wait for their transactions")
+	// ErrStuck means that the log stands still here, though nothing has failed.
+	ErrStuck = errors.New("consensus: the log stands still on this member")
 	// ErrFailed wraps what stopped the state machine.
 	ErrFailed = errors.New("consensus: the member has stopped")
 	// ErrNotAppointed is returned by AppointPrimary when the member is not ONLINE
@@ -178,6 +181,11 @@ type Config struct {
 	// the process should end soon. It must not block. May be nil.
 	OnFatal func(error)
 
+	// OnDiverged is told that this member's data are not the group's (ErrDiverged).
+	// Nothing is applied any more, but the process can go on to say so. It must not
+	// block; nil: that is fatal.
+	OnDiverged func(error)
+
 	// RTT is raft's tick. Elections are held after ElectionRTT to twice that
 	// many ticks without a leader, heartbeats sent every HeartbeatRTT. Equal on
 	// all members. A failover of the primary's process waits for an election, so
@@ -211,6 +219,9 @@ type Config struct {
 	CheckpointBytes    uint64
 	// RetainLogBytes is how much of the log is kept for members that are away.
 	RetainLogBytes uint64
+	// StuckTimeout is how long the log may stand still on this member before it
+	// stops, because a write or fsync does not end, say.
+	StuckTimeout time.Duration
 	// FollowPrimary moves raft leadership to the primary's member while that is
 	// ONLINE.
 	FollowPrimary bool
@@ -223,6 +234,9 @@ type Config struct {
 	proposeTimeout time.Duration
 	// controlTimeout is the same of a control entry.
 	controlTimeout time.Duration
+	// wrapLogDB is the tests': it puts something between dragonboat and the log's
+	// files.
+	wrapLogDB func(raftio.ILogDB) raftio.ILogDB
 }
 
 const defaultProposeTimeout = 700 * time.Millisecond
@@ -247,6 +261,7 @@ func (c Config) withDefaults() (Config, error) {
 	setDefault(&c.CheckpointInterval, DefaultCheckpointInterval)
 	setDefault(&c.CheckpointBytes, DefaultCheckpointBytes)
 	setDefault(&c.RetainLogBytes, DefaultRetainLogBytes)
+	setDefault(&c.StuckTimeout, DefaultStuckTimeout)
 	switch {
 	case c.Dir == "":
 		return c, errors.New("consensus: no directory")
@@ -258,6 +273,8 @@ func (c Config) withDefaults() (Config, error) {
 		return c, errors.New("consensus: no member id or no local address")
 	case len(c.InitialMembers) > 0 && c.InitialMembers[c.ReplicaID] != c.LocalAddress:
 		return c, fmt.Errorf("consensus: replica %d is not in the list of members at %q", c.ReplicaID, c.LocalAddress)
+	case c.StuckTimeout < time.Second:
+		return c, fmt.Errorf("consensus: a timeout of %s for a log that stands still", c.StuckTimeout)
 	case c.RTT < time.Millisecond:
 		return c, fmt.Errorf("consensus: RTT %s is below 1ms", c.RTT)
 	case c.FragmentSize > state.MaxFragment || c.FragmentSize < 1<<10:

@@ -130,6 +130,7 @@ func (n *Node) Join(ctx context.Context, info state.MemberInfo) (incarnation, ep
 	}
 	info.LogAddress = n.cfg.LocalAddress
 	j := state.Join{Member: n.cfg.ReplicaID, Replica: h.replica, Nonce: nonZero(), Info: info}
+	n.joining.Store(j.Nonce)
 	inc, err := n.propose(ctx, state.Entry(j.AppendItem(nil)))
 	if err != nil {
 		return 0, 0, err
@@ -178,6 +179,19 @@ func (n *Node) SetMemberState(ctx context.Context, member, incarnation uint64, t
 	if err == nil && res == 0 {
 		return ErrFenced
 	}
+	return err
+}
+
+// ReportError reports that this member's life is in ERROR, also one of which the
+// Join was not applied here: where nothing is applied because the rows are missing, the
+// others may have seen it. It returns when that was applied here or ctx ends; the
+// entry may be ordered by then all the same.
+func (n *Node) ReportError(ctx context.Context) error {
+	s := state.SetState{Member: n.cfg.ReplicaID, Nonce: n.joining.Load(), State: state.StateError}
+	if s.Nonce == 0 {
+		return ErrNotJoined
+	}
+	_, err := n.propose(ctx, state.Entry(s.AppendItem(nil)))
 	return err
 }
 

@@ -20,7 +20,7 @@ func TestCheckpointFile(t *testing.T) {
 		t.Fatalf("%v %v", pos, err)
 	}
 	s := &memStore{}
-	m := &machine{cfg: Config{Dir: dir, Store: s}, fatal: func(error) {}, applied: func(uint64, int) {}}
+	m := &machine{cfg: Config{Dir: dir, Store: s}, fatal: func(error) {}, applied: func(uint64, int) {}, live: &liveness{}}
 	if err := m.load(); err != nil {
 		t.Fatal(err)
 	}

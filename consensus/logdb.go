@@ -7,6 +7,7 @@ import (
 	"github.com/lni/dragonboat/v4/plugin/tan"
 	"github.com/lni/dragonboat/v4/raftio"
 	"github.com/lni/dragonboat/v4/raftpb"
+	"github.com/rs/zerolog"
 )
 
 // logDBFactory makes the tan log behind a wrapper that mends two things.
@@ -19,8 +20,15 @@ import (
 // Tan's SaveSnapshots and RemoveEntriesTo fsync the current file without the
 // lock under which SaveRaftState may switch to another one. The wrapper lets
 // only one writer in.
+//
+// What cannot be written ends the process: dragonboat panics on the error, tan on
+// a failed fsync. Nothing else would do. Part of it may be in the file, so the
+// replica can neither go on nor take it back; the next start finds out.
 type logDBFactory struct {
-	db raftio.ILogDB // the one that was made
+	log  zerolog.Logger
+	live *liveness
+	wrap func(raftio.ILogDB) raftio.ILogDB // nil: none
+	db   raftio.ILogDB                     // the one that was made
 }
 
 func (*logDBFactory) Name() string { return tan.Factory.Name() }
@@ -31,21 +39,42 @@ func (f *logDBFactory) Create(cfg config.NodeHostConfig, cb config.LogDBCallback
 	if err != nil {
 		return nil, err
 	}
-	f.db = &logDB{ILogDB: db, last: make(map[raftio.NodeInfo]raftpb.State)}
+	if f.wrap != nil {
+		db = f.wrap(db)
+	}
+	f.db = &logDB{ILogDB: db, log: f.log, live: f.live, last: make(map[raftio.NodeInfo]raftpb.State)}
 	return f.db, nil
 }
 
 type logDB struct {
 	raftio.ILogDB
+	log  zerolog.Logger
+	live *liveness
 
 	mu      sync.Mutex // one writer at a time
 	last    map[raftio.NodeInfo]raftpb.State
 	scratch []raftpb.Update
 }
 
+// SaveRaftState is called by dragonboat's step goroutine, at every tick at least.
 func (l *logDB) SaveRaftState(updates []raftpb.Update, shard uint64) error {
 	l.mu.Lock()
 	defer l.mu.Unlock()
+	err := l.save(updates, shard)
+	if err != nil {
+		return l.failed(err)
+	}
+	l.live.steps.Add(1)
+	return nil
+}
+
+// failed says why the process will end in a moment.
+func (l *logDB) failed(err error) error {
+	l.log.Error().Err(err).Msg("the log cannot be written, so this process ends: give its disk room or mend it, then start it again")
+	return err
+}
+
+func (l *logDB) save(updates []raftpb.Update, shard uint64) error {
 	l.scratch = l.scratch[:0]
 	for _, u := range updates {
 		ni := raftio.GetNodeInfo(u.ShardID, u.ReplicaID)
@@ -86,13 +115,19 @@ func (l *logDB) ReadRaftState(shard, replica, lastIndex uint64) (raftio.RaftStat
 func (l *logDB) SaveSnapshots(updates []raftpb.Update) error {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	return l.ILogDB.SaveSnapshots(updates)
+	if err := l.ILogDB.SaveSnapshots(updates); err != nil {
+		return l.failed(err)
+	}
+	return nil
 }
 
 func (l *logDB) RemoveEntriesTo(shard, replica, index uint64) error {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	return l.ILogDB.RemoveEntriesTo(shard, replica, index)
+	if err := l.ILogDB.RemoveEntriesTo(shard, replica, index); err != nil {
+		return l.failed(err)
+	}
+	return nil
 }
 
 func (l *logDB) RemoveNodeData(shard, replica uint64) error {

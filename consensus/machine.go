@@ -30,6 +30,7 @@ type machine struct {
 	// applied tells the node what an Update did: bytes taken, whether this
 	// member's proposer has news. Called from the apply goroutine.
 	applied func(index uint64, bytes int)
+	live    *liveness
 
 	// mu guards the fields up to view. Update holds it while it applies.
 	mu     sync.Mutex
@@ -98,6 +99,8 @@ func (m *machine) Open(<-chan struct{}) (uint64, error) {
 // Update applies entries. Results tell the proposer what state.Apply said, 0
 // for nothing accepted.
 func (m *machine) Update(entries []sm.Entry) ([]sm.Entry, error) {
+	m.live.applies.Add(1)
+	defer m.live.applies.Add(1)
 	m.mu.Lock()
 	m.batch = nil
 	size := 0

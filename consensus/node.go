@@ -33,6 +33,7 @@ type Node struct {
 	incoming incoming
 	reads    readGroup
 	compact  compactor
+	live     liveness
 
 	ctx    context.Context // ends with Close
 	cancel context.CancelFunc
@@ -43,7 +44,8 @@ type Node struct {
 	ckptWake  chan struct{} // cap 1
 
 	proposer  atomic.Pointer[Proposer]
-	joinMu    sync.Mutex // one Join at a time
+	joinMu    sync.Mutex    // one Join at a time
+	joining   atomic.Uint64 // Nonce of the last Join, 0 before the first
 	closeOnce sync.Once
 	fatalOnce sync.Once
 }
@@ -60,7 +62,7 @@ func New(cfg Config) (*Node, error) {
 	ctx, cancel := context.WithCancel(context.Background())
 	n := &Node{cfg: cfg, log: cfg.Logger, ctx: ctx, cancel: cancel, ckptWake: make(chan struct{}, 1)}
 	n.leader.init()
-	n.machine = &machine{cfg: cfg, log: cfg.Logger, fatal: n.onFatal, applied: n.onApplied}
+	n.machine = &machine{cfg: cfg, log: cfg.Logger, fatal: n.onFatal, applied: n.onApplied, live: &n.live}
 	if err := os.MkdirAll(cfg.Dir, 0o750); err != nil {
 		cancel()
 		return nil, fmt.Errorf("consensus: %w", err)
@@ -144,7 +146,7 @@ func (n *Node) Run(ctx context.Context) error {
 	stop := context.AfterFunc(n.ctx, cancel)
 	defer stop()
 	var wg sync.WaitGroup
-	chores := []func(context.Context){n.runCheckpoints, n.runCompaction, n.runReconcile}
+	chores := []func(context.Context){n.runCheckpoints, n.runCompaction, n.runReconcile, n.runStuckWatch}
 	if !n.static() {
 		chores = append(chores, n.runRemovalWatch)
 	}
@@ -160,7 +162,7 @@ func (n *Node) Run(ctx context.Context) error {
 
 // Close leaves the log, without a word to the others: a member that closes is
 // as one that crashed, only that it first writes a checkpoint. It waits for
-// everything the node started.
+// everything the node started, only not for a log that stands still.
 func (n *Node) Close() error { return n.close(true) }
 
 // close is Close; without a checkpoint it leaves what a crash would.
@@ -176,6 +178,9 @@ func (n *Node) close(checkpoint bool) error {
 		}
 		n.hostMu.Lock()
 		defer n.hostMu.Unlock()
+		if errors.Is(n.machine.err(), ErrStuck) {
+			return // dragonboat would wait for what stands still; the process ends
+		}
 		if h := n.host.Load(); h != nil {
 			h.nh.Close()
 		}

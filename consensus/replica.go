@@ -204,7 +204,7 @@ func (n *Node) startReplica(id identity) error {
 		return fmt.Errorf("consensus: %w", err)
 	}
 	n.leader.reset()
-	factory := &logDBFactory{}
+	factory := &logDBFactory{log: cfg.Logger, live: &n.live, wrap: cfg.wrapLogDB}
 	nhc := config.NodeHostConfig{
 		DeploymentID:        deploymentID(cfg.GroupName),
 		NodeHostDir:         raftDir,

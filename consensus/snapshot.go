@@ -97,7 +97,12 @@ func (m *machine) RecoverFromSnapshot(r io.Reader, stop <-chan struct{}) error {
 	if err == nil {
 		return nil
 	}
-	if !errors.Is(err, errStopped) {
+	switch {
+	case errors.Is(err, errStopped):
+	case errors.Is(err, ErrDiverged) && m.cfg.OnDiverged != nil:
+		m.log.Error().Err(err).Msg("nothing is applied any more: stop this member, empty its cohort_data_dir, provision its mysqld from another member's data, and start it again")
+		m.cfg.OnDiverged(err)
+	default:
 		m.fail(err)
 	}
 	// An error here would be a panic of the whole process.

@@ -10,7 +10,7 @@ import (
 
 // newMachine is a machine without a node.
 func newMachine(t *testing.T) *machine {
-	m := &machine{cfg: Config{Dir: t.TempDir(), Store: &memStore{}}, fatal: func(error) {}, applied: func(uint64, int) {}}
+	m := &machine{cfg: Config{Dir: t.TempDir(), Store: &memStore{}}, fatal: func(error) {}, applied: func(uint64, int) {}, live: &liveness{}}
 	if err := m.load(); err != nil {
 		t.Fatal(err)
 	}
@@ -91,6 +91,14 @@ func TestSnapshot(t *testing.T) {
 		if err := m.Sync(); !errors.Is(err, ErrFailed) {
 			t.Fatal("a stopped member wrote a checkpoint")
 		}
+	}
+	// Where the process can say so, data that are not the group's do not end it.
+	told := newMachine(t)
+	told.mustApply(t, boot, join, other)
+	var why error
+	told.cfg.OnDiverged = func(err error) { why = err }
+	if err := told.RecoverFromSnapshot(bytes.NewReader(buf.Bytes()), stop); err == nil || told.err() != nil || !errors.Is(why, ErrDiverged) {
+		t.Fatal(err, told.err(), why)
 	}
 	// Damage is noticed.
 	damaged := newMachine(t)

@@ -1,10 +1,12 @@
 package recovery
 
 import (
+	"errors"
 	"fmt"
 	"testing"
 
 	"cohort/consensus/state"
+	"cohort/internal/binlog/groupbinlog"
 )
 
 // writeMuch orders about 20 MB that compression does not make small.
@@ -36,8 +38,10 @@ func (g *testGroup) outlive(applied uint64, others ...*testMember) {
 }
 
 // A member whose process and mysqld were away until the log was compacted beyond
-// it fetches from another member's group binlog what it lacks, and is a member as
-// before, though its process ends once more during the fetch.
+// it fetches from another member's group binlog what it lacks. While nobody can give
+// it, it takes its exit action and everybody sees it in ERROR; a START tries again. It
+// is a member as before, though its process ends once more during the fetch, and those
+// of all donors begin anew before it is back: what it was sent says where they were.
 func TestMemberWasAwayForTooLong(t *testing.T) {
 	g := newGroupKeeping(t, 8<<20, 3, 0)
 	g.ddl("CREATE DATABASE d", "CREATE TABLE d.away (id INT PRIMARY KEY, pad LONGTEXT)")
@@ -50,10 +54,39 @@ func TestMemberWasAwayForTooLong(t *testing.T) {
 	g.outlive(applied, g.all[0], g.all[1])
 	g.write(g.primary(), "DELETE FROM d.away WHERE id < 10", "INSERT INTO d.away VALUES (2, 'gone on')")
 
+	donors := g.all[:2]
+	for _, d := range donors {
+		d.store.Limit(1) // it has not got everything
+	}
 	away.db.Restart(t)
 	g.start(away)
+	until(t, "the member has given up", away.member.Failed)
+	if err := away.member.LastError(); !errors.Is(err, ErrNoDonor) || away.member.Wanted() {
+		t.Errorf("it is wanted: %t, it failed with %v", away.member.Wanted(), err)
+	}
+	until(t, "the others see it in ERROR", func() bool {
+		for _, d := range donors {
+			if v, _ := d.node.View().Member(away.id); v.State != state.StateError {
+				return false
+			}
+		}
+		return true
+	})
+	for _, d := range donors {
+		d.store.Limit(groupbinlog.NoLimit)
+	}
+	away.stall.Store(true)
+	if err := away.member.Start(g.ctx()); err != nil {
+		t.Fatal(err)
+	}
 	until(t, "rows are fetched", func() bool { return away.rows.Load() > 0 })
-	g.stop(away) // wherever it is
+	g.stop(away)
+	away.stall.Store(false)
+	for _, d := range donors {
+		g.stop(d)
+		g.start(d)
+		g.online(d)
+	}
 	g.start(away)
 	g.online(away)
 	g.equal()

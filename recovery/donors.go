@@ -24,6 +24,9 @@ var (
 	ErrAllPurged = errors.New("recovery: every donor has purged transactions that this member lacks")
 	// ErrNoDonor: donors may come back; START GROUP_REPLICATION tries again.
 	ErrNoDonor = errors.New("recovery: no donor could bring what this member lacks")
+
+	// errRows ends a life whose member cannot get what it lacks.
+	errRows = errors.New("recovery: distributed recovery has given up")
 )
 
 // DonorOptions configure Donors.
@@ -50,6 +53,7 @@ type Donors struct {
 	retries  atomic.Uint64
 	interval atomic.Int64  // a time.Duration
 	again    chan struct{} // cap 1: Retry
+	locate   atomic.Pointer[Locate]
 
 	mu      sync.Mutex
 	status  FetchStatus
@@ -63,6 +67,13 @@ type FetchStatus struct {
 	// Err is why this member gave up, until a Retry.
 	Err error
 }
+
+// Locate finds out where the members' channels of the members of a view are now
+// that are ONLINE, by member.
+type Locate func(ctx context.Context, v *state.View) map[uint64]string
+
+// SetLocate has donors looked for at their present addresses, too.
+func (d *Donors) SetLocate(f Locate) { d.locate.Store(&f) }
 
 // NewDonors returns a source that does nothing until it is asked.
 func NewDonors(opt DonorOptions) *Donors {
@@ -94,8 +105,18 @@ func (d *Donors) set(s FetchStatus) {
 	d.changed = make(chan struct{})
 }
 
+// Diverged says that this member's data are not the group's, which no donor
+// changes.
+func (d *Donors) Diverged(err error) {
+	d.set(FetchStatus{Err: fmt.Errorf("%w: %w", ErrDiverged, err)})
+}
+
 // Retry has one that gave up try again.
 func (d *Donors) Retry() {
+	if s, _ := d.Status(); s.Err == nil || errors.Is(s.Err, ErrDiverged) {
+		return
+	}
+	d.set(FetchStatus{Fetching: true}) // not given up any more, from now on
 	select {
 	case d.again <- struct{}{}:
 	default:
@@ -139,7 +160,7 @@ func remedy(err error) string {
 	if errors.Is(err, ErrAllPurged) {
 		return "this member is in ERROR: stop it, copy the data set of another member to its mysqld, and let it join anew (later releases do that by themselves); a larger cohort_binlog_space keeps more"
 	}
-	return "this member is in ERROR: see that other members are ONLINE and that their peer addresses can be reached from here, then run STOP and START GROUP_REPLICATION"
+	return "this member is in ERROR: see that other members are ONLINE and that their peer addresses can be reached from here, then run START GROUP_REPLICATION"
 }
 
 // rowFetch is one Fetch; done is the last number that was taken.
@@ -148,6 +169,8 @@ type rowFetch struct {
 	want consensus.RowRange
 	done uint64
 	take func(consensus.Row, io.Reader) error
+	// at is where ONLINE members are, as far as they were asked for.
+	at map[uint64]string
 }
 
 // run tries donors until all rows are here, or gives up. In every round each donor
@@ -157,13 +180,19 @@ func (f *rowFetch) run(ctx context.Context) error {
 	purged := map[uint64]uint64{} // by member: what it still has begins there
 	for {
 		list := f.donors(purged)
+		if len(list) == 0 && f.relocate(ctx) {
+			list = f.donors(purged)
+		}
+		var last error
 		if len(list) == 0 {
 			if len(purged) > 0 {
 				return fmt.Errorf("%w: it needs %d and later, %s", ErrAllPurged, f.done+1, has(purged))
 			}
-			return fmt.Errorf("%w: no other member was ONLINE when the group last told who its members are", ErrNoDonor)
+			last = errors.New("no other member is known to be ONLINE")
+			if attempts++; attempts >= max(f.d.retries.Load(), 1) {
+				return fmt.Errorf("%w after %d attempts in a row (group_replication_recovery_retry_count): %w", ErrNoDonor, attempts, last)
+			}
 		}
-		var last error
 		for _, m := range list {
 			before := f.done
 			err := f.from(ctx, m)
@@ -191,6 +220,9 @@ func (f *rowFetch) run(ctx context.Context) error {
 		if last == nil {
 			continue // all have purged it, or there was progress
 		}
+		if f.relocate(ctx) {
+			continue
+		}
 		wait := time.Duration(f.d.interval.Load())
 		f.d.opt.Logger.Info().Dur("interval", wait).Msg("distributed recovery: every donor was tried; trying again after group_replication_recovery_reconnect_interval")
 		if err := pause(ctx, wait); err != nil {
@@ -199,10 +231,41 @@ func (f *rowFetch) run(ctx context.Context) error {
 	}
 }
 
+// relocate asks where the donors are now, and says whether one is somewhere else than
+// where it was tried. The view is that of the snapshot: the process of a donor may
+// have begun anew since, most likely when this member's own did in the middle of a
+// fetch and was given the same snapshot again.
+func (f *rowFetch) relocate(ctx context.Context) bool {
+	locate := f.d.locate.Load()
+	if locate == nil {
+		return false
+	}
+	before := f.known()
+	f.at = (*locate)(ctx, f.want.View)
+	for id, addr := range f.known() {
+		if before[id] != addr {
+			return true
+		}
+	}
+	return false
+}
+
+// known are the donors' addresses, by member.
+func (f *rowFetch) known() map[uint64]string {
+	all := make(map[uint64]string)
+	for _, m := range f.donors(nil) {
+		all[m.ID] = m.Info.PeerAddress
+	}
+	return all
+}
+
 // donors are the members that may have what is needed, in random order.
 func (f *rowFetch) donors(purged map[uint64]uint64) []state.Member {
 	var list []state.Member
 	for _, m := range f.want.View.Members {
+		if addr, ok := f.at[m.ID]; ok {
+			m.State, m.Info.PeerAddress = state.StateOnline, addr
+		}
 		if _, gone := purged[m.ID]; !gone && m.ID != f.d.opt.ReplicaID && m.State == state.StateOnline && m.Info.PeerAddress != "" {
 			list = append(list, m)
 		}
@@ -247,6 +310,25 @@ func (m *Member) Fetch() FetchStatus {
 	}
 	s, _ := m.opt.Donors.Status()
 	return s
+}
+
+// watchFetch ends a life, by cancel, when what it waits for will not come.
+func (m *Member) watchFetch(ctx context.Context, cancel context.CancelCauseFunc) {
+	if m.opt.Donors == nil {
+		return
+	}
+	for {
+		s, changed := m.opt.Donors.Status()
+		if s.Err != nil {
+			cancel(fmt.Errorf("%w: %w", errRows, s.Err))
+			return
+		}
+		select {
+		case <-changed:
+		case <-ctx.Done():
+			return
+		}
+	}
 }
 
 // tellFetch answers a Start while the member waits for its rows: it is RECOVERING.

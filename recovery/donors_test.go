@@ -26,6 +26,7 @@ import (
 type donor struct {
 	member state.Member
 	store  *groupbinlog.Store
+	dir    string
 	stop   func()
 }
 
@@ -65,10 +66,25 @@ func newDonor(t testing.TB, id, first, last uint64) *donor {
 	if _, err := store.Purge(first - 1); err != nil {
 		t.Fatal(err)
 	}
+	d := &donor{store: store, dir: t.TempDir(), member: state.Member{ID: id, State: state.StateOnline, Info: state.MemberInfo{UUID: fmt.Sprint("donor-", id)}}}
+	d.start(t)
+	t.Cleanup(func() {
+		d.stop()
+		store.Close()
+	})
+	return d
+}
+
+// start begins a process of the donor, with an address and a token of its own.
+func (d *donor) start(t testing.TB) {
+	t.Helper()
 	token := peer.NewToken()
-	uuid := fmt.Sprint("donor-", id)
-	srv, err := peer.NewServer(peer.Options{Addr: "127.0.0.1:0", MemberID: uuid, Token: token, Source: applied.New(applied.Set{}),
-		Rows: store, Logger: zerolog.Nop()})
+	earlier, err := keepToken(d.dir, token)
+	if err != nil {
+		t.Fatal(err)
+	}
+	srv, err := peer.NewServer(peer.Options{Addr: "127.0.0.1:0", MemberID: d.member.Info.UUID, Token: token, Earlier: earlier,
+		Source: applied.New(applied.Set{}), Rows: d.store, Logger: zerolog.Nop()})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -78,17 +94,11 @@ func newDonor(t testing.TB, id, first, last uint64) *donor {
 		defer close(done)
 		_ = srv.Run(ctx)
 	}()
-	d := &donor{store: store, member: state.Member{ID: id, State: state.StateOnline,
-		Info: state.MemberInfo{UUID: uuid, PeerAddress: srv.Addr().String(), PeerToken: token}}}
+	d.member.Info.PeerAddress, d.member.Info.PeerToken = srv.Addr().String(), token
 	d.stop = func() {
 		cancel()
 		<-done
 	}
-	t.Cleanup(func() {
-		d.stop()
-		store.Close()
-	})
-	return d
 }
 
 func viewOf(ds ...*donor) *state.View {
@@ -219,6 +229,55 @@ func TestAllPurged(t *testing.T) {
 	}
 	if !strings.Contains(log.String(), "copy the data set") {
 		t.Errorf("it does not say what to do:\n%s", &log)
+	}
+}
+
+// Donors that began anew since the snapshot are found where they are now, also those
+// that were not ONLINE then; an earlier process's token will do for their rows, and for
+// nothing else.
+func TestDonorsBeganAnew(t *testing.T) {
+	for name, was := range map[string]state.MemberState{"ONLINE": state.StateOnline, "OFFLINE": state.StateOffline} {
+		x := newDonor(t, 2, 1, 30)
+		x.member.State = was
+		view := viewOf(x)
+		x.stop()
+		x.start(t)
+		d := NewDonors(DonorOptions{ReplicaID: 1, UUID: "self", RetryCount: 2, ReconnectInterval: time.Hour, Logger: zerolog.Nop()})
+		asked := 0
+		d.SetLocate(func(_ context.Context, v *state.View) map[uint64]string {
+			asked++
+			return map[uint64]string{2: x.member.Info.PeerAddress, 7: "127.0.0.1:1"}
+		})
+		r := &receiver{t: t}
+		if err := d.Fetch(t.Context(), consensus.RowRange{View: view, Upto: 30}, r.take); err != nil || r.last != 30 || asked != 1 {
+			t.Errorf("%s: %v, up to %d, asked %d times", name, err, r.last, asked)
+		}
+	}
+}
+
+func TestKeepToken(t *testing.T) {
+	dir := t.TempDir()
+	var all []string
+	for range 2 * tokensKept {
+		token := peer.NewToken()
+		earlier, err := keepToken(dir, token)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if want := all[max(0, len(all)-tokensKept):]; !slices.Equal(earlier, want) {
+			t.Fatalf("%d tokens, not %d", len(earlier), len(want))
+		}
+		all = append(all, token)
+	}
+}
+
+// One whose data are not the group's has nothing to try again for.
+func TestDivergedIsNotRetried(t *testing.T) {
+	d := testDonors(1, io.Discard)
+	d.Diverged(consensus.ErrDiverged)
+	d.Retry()
+	if s, _ := d.Status(); !errors.Is(s.Err, ErrDiverged) || !errors.Is(s.Err, consensus.ErrDiverged) {
+		t.Errorf("%+v", s)
 	}
 }
 

@@ -151,6 +151,10 @@ const (
 // ended decides what follows the end of a life, or a failed try, that ended with
 // err.
 func (e *exile) ended(err error, limit uint64) fate {
+	if errors.Is(err, errRows) {
+		// As in Group Replication: trying on is the donors' business, and over.
+		return exitNow
+	}
 	if errors.Is(err, ErrDiverged) || errors.Is(err, mysqld.ErrApplier) {
 		// The first such life may have left mysqld open for writes; the second one
 		// has closed it and found the same. A third would only kill the sessions of
@@ -285,10 +289,17 @@ func (m *Member) exit(ctx context.Context, cause error) {
 // majority, until ctx ends: its log goes on, so nobody else would find out.
 func (m *Member) tellOut(ctx context.Context) {
 	to := state.StateOffline
-	if err := m.LastError(); errors.Is(err, ErrDiverged) || errors.Is(err, mysqld.ErrApplier) {
+	err := m.LastError()
+	if errors.Is(err, ErrDiverged) || errors.Is(err, mysqld.ErrApplier) || errors.Is(err, errRows) {
 		to = state.StateError
 	}
 	for {
+		if errors.Is(err, errRows) {
+			// This member's view is of long ago: what is ordered is not applied here.
+			tell, cancel := context.WithTimeout(ctx, leaveTimeout)
+			_ = m.opt.Node.ReportError(tell)
+			cancel()
+		}
 		// A Join of its last try may be ordered late: that of a START which had no
 		// majority and was given up, too.
 		if me, ok := m.opt.Node.View().Member(m.opt.ReplicaID); ok && inGroup(&me) {

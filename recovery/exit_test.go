@@ -33,6 +33,8 @@ func TestEnded(t *testing.T) {
 		"one try":                  {true, 1, []error{errExpelled, errNotLetIn}, []fate{rejoinQuietly, exitNow}},
 		"mysqld dies meanwhile":    {true, 2, []error{errMajority, errNotLetIn, other, errNotLetIn}, []fate{rejoin, rejoinLater, againLater, exitNow}},
 		"each loss has its tries":  {true, 2, []error{errMajority, errNotLetIn, errMajority, errNotLetIn}, []fate{rejoin, rejoinLater, rejoin, rejoinLater}},
+		"no rows":                  {false, 3, []error{fmt.Errorf("%w: %w", errRows, ErrNoDonor)}, []fate{exitNow}},
+		"rows of another group":    {true, 3, []error{fmt.Errorf("%w: %w", errRows, ErrDiverged)}, []fate{exitNow}},
 		"other data are no reason": {true, 3, []error{errMajority, fmt.Errorf("%w: %w", errNotLetIn, ErrDiverged)}, []fate{rejoin, againLater}},
 	} {
 		e := exile{joined: c.joined}

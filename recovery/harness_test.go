@@ -52,6 +52,7 @@ type testMember struct {
 	// donors and rows are those of the present process: rows that were fetched.
 	donors *Donors
 	rows   *atomic.Uint64
+	stall  atomic.Bool // no row but the first few is taken
 	cancel context.CancelFunc
 	done   chan struct{}
 }
@@ -200,8 +201,10 @@ func (g *testGroup) start(m *testMember) {
 	m.rows = new(atomic.Uint64)
 	m.node, err = consensus.New(consensus.Config{Dir: filepath.Join(m.dir, "log"), GroupName: groupName, ReplicaID: m.id,
 		LocalAddress: g.addrs[m.id], InitialMembers: g.addrs, Store: m.store, Observer: m.router, Logger: log.Level(zerolog.WarnLevel),
-		FollowPrimary: true, ElectionRTT: 50, HeartbeatRTT: 5, Rows: counted{m.donors, m.rows}, RetainLogBytes: g.logSpace})
+		FollowPrimary: true, ElectionRTT: 50, HeartbeatRTT: 5, Rows: counted{m.donors, m.rows, &m.stall}, RetainLogBytes: g.logSpace,
+		OnDiverged: m.donors.Diverged})
 	must(err)
+	m.donors.SetLocate(m.node.PeerAddresses)
 	ref.Set(m.node)
 	ctx, cancel := context.WithCancel(context.Background())
 	m.cancel, m.done = cancel, make(chan struct{})
@@ -251,11 +254,17 @@ func (g *testGroup) start(m *testMember) {
 // counted counts the rows that a source brings.
 type counted struct {
 	consensus.RowSource
-	rows *atomic.Uint64
+	rows  *atomic.Uint64
+	stall *atomic.Bool
 }
 
 func (c counted) Fetch(ctx context.Context, want consensus.RowRange, take func(consensus.Row, io.Reader) error) error {
 	return c.RowSource.Fetch(ctx, want, func(r consensus.Row, b io.Reader) error {
+		for c.rows.Load() >= 3 && c.stall.Load() {
+			if err := pause(ctx, 10*time.Millisecond); err != nil {
+				return err
+			}
+		}
 		err := take(r, b)
 		if err == nil {
 			c.rows.Add(1)

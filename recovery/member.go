@@ -18,6 +18,7 @@ import (
 	"net"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -145,7 +146,11 @@ func New(opt Options) (*Member, error) {
 		control: control{wanted: !opt.Standby, changed: make(chan struct{})}, opt: opt, log: opt.Logger, password: pw, compliance: newCompliance(opt.Router.LastDirect)}
 	m.sizeLimit.Store(opt.TransactionSizeLimit)
 	opt.Info.PeerToken = peer.NewToken()
-	po := peer.Options{Addr: opt.PeerAddress, MemberID: opt.UUID, Token: opt.Info.PeerToken,
+	earlier, err := keepToken(opt.Dir, opt.Info.PeerToken)
+	if err != nil {
+		return nil, err
+	}
+	po := peer.Options{Addr: opt.PeerAddress, MemberID: opt.UUID, Token: opt.Info.PeerToken, Earlier: earlier,
 		Source: opt.Router.Tracker(opt.ReplicaID), OnNotice: opt.Router.Prepared, Rows: opt.Store,
 		Handlers: map[string]peer.Handler{methodHold: m.onHold}, Logger: m.log.With().Str("component", "peer").Logger()}
 	if opt.TLS != nil {
@@ -305,6 +310,19 @@ func (m *Member) lives(ctx context.Context) error {
 // try is live. One that was in the group and comes back does so only where there
 // is a majority: the life would kill whoever reads here.
 func (m *Member) try(ctx context.Context) error {
+	fctx, cancel := context.WithCancelCause(ctx)
+	var wg sync.WaitGroup
+	wg.Go(func() { m.watchFetch(fctx, cancel) })
+	err := m.tryOnce(fctx)
+	if cause := context.Cause(fctx); errors.Is(cause, errRows) && ctx.Err() == nil {
+		err = cause
+	}
+	cancel(nil)
+	wg.Wait()
+	return err
+}
+
+func (m *Member) tryOnce(ctx context.Context) error {
 	if !m.rejoining.Load() {
 		return m.live(ctx)
 	}
@@ -356,6 +374,26 @@ func loadPassword(dir string) (string, error) {
 		return "", fmt.Errorf("recovery: write the account's password: %w", err)
 	}
 	return pw, nil
+}
+
+// tokensKept is how many processes of a donor a member may have missed that fetches
+// rows.
+const tokensKept = 16
+
+// keepToken adds the token of this process to those of earlier ones, which it returns.
+func keepToken(dir, token string) ([]string, error) {
+	path := filepath.Join(dir, "peer-tokens")
+	b, err := os.ReadFile(path)
+	if err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return nil, fmt.Errorf("recovery: read the members' channel's tokens: %w", err)
+	}
+	earlier := slices.DeleteFunc(strings.Fields(string(b)), func(s string) bool { return len(s) != len(token) })
+	earlier = earlier[max(0, len(earlier)-tokensKept):]
+	text := strings.Join(append(slices.Clone(earlier), token), "\n") + "\n"
+	if err := writeFileDurably(path, []byte(text), 0o600); err != nil {
+		return nil, fmt.Errorf("recovery: write the members' channel's tokens: %w", err)
+	}
+	return earlier, nil
 }
 
 // feedUUID is the server_uuid that the feed shows: one that no mysqld has, since

@@ -26,6 +26,9 @@ import (
 	"cohort/router"
 )
 
+// endTimeout is how long a member that cannot go on may take to end.
+const endTimeout = 10 * time.Second
+
 // serve wires one member together and runs it until ctx ends or a part that
 // the member cannot do without fails.
 func serve(ctx context.Context, cfg *config.Config, log zerolog.Logger) (err error) {
@@ -82,13 +85,14 @@ func serve(ctx context.Context, cfg *config.Config, log zerolog.Logger) (err err
 		Dir: filepath.Join(cfg.DataDir, "log"), GroupName: cfg.GroupName, ReplicaID: self, LocalAddress: cfg.LocalAddress,
 		Seeds: cfg.GroupSeeds, ExpelTimeout: max(cfg.MemberExpelTimeout, time.Millisecond), Store: store, Observer: observers{rt, stats}, Logger: logging.Component(log, "consensus"),
 		CompressionThreshold: threshold, FragmentSize: int(cfg.FragmentSize(consensus.DefaultFragmentSize)), FollowPrimary: true,
-		OnFatal: failed, Rows: donors, RetainLogBytes: cfg.LogSpace,
+		OnFatal: failed, OnDiverged: donors.Diverged, Rows: donors, RetainLogBytes: cfg.LogSpace,
 	})
 	if err != nil {
 		return err
 	}
 	defer func() { err = errors.Join(err, node.Close()) }()
 	ref.Set(node)
+	donors.SetLocate(node.PeerAddresses)
 
 	member, err := recovery.New(recovery.Options{
 		ReplicaID: self, GroupName: cfg.GroupName, Bootstrap: cfg.BootstrapGroup, Settings: shared(cfg),
@@ -124,6 +128,13 @@ func serve(ctx context.Context, cfg *config.Config, log zerolog.Logger) (err err
 	g.Go(func() error {
 		select {
 		case err := <-fatal:
+			log.Error().Err(err).Msg("this member cannot go on; its process ends")
+			// Half a member is worse than none: the others would wait for it.
+			time.AfterFunc(endTimeout, func() {
+				log.Error().Dur("waited", endTimeout).Msg("something of this member does not end; ending the process all the same")
+				os.Exit(1)
+			})
+			rt.Close()
 			return err
 		case <-ctx.Done():
 			// Sessions wait for verdicts that will not come to this process.

@@ -291,6 +291,9 @@ type SetState struct {
 	// Epoch, when not 0, says that the member is the primary of this epoch and
 	// open for writes. The item counts only while that is so.
 	Epoch uint64
+	// Nonce, when not 0, is that of the Join that began the incarnation, which it
+	// names as well: who has not applied its own Join yet does not know Incarnation.
+	Nonce uint64
 }
 
 // AppendItem appends the item to an entry.
@@ -299,6 +302,7 @@ func (x *SetState) AppendItem(b []byte) []byte {
 	f = appendUint(f, 2, x.Incarnation)
 	f = appendUint(f, 3, uint64(x.State))
 	f = appendUint(f, 4, x.Epoch)
+	f = appendUint(f, 5, x.Nonce)
 	return appendItem(b, KindState, f)
 }
 
@@ -313,6 +317,8 @@ func (x *SetState) decode(b []byte) error {
 			x.State = MemberState(min(num, 255))
 		case 4:
 			x.Epoch = num
+		case 5:
+			x.Nonce = num
 		}
 	})
 }

@@ -122,7 +122,7 @@ func (s *State) applyState(body []byte, sink Sink) (uint64, error) {
 		return 0, fmt.Errorf("%w: member state %d", ErrUnsupported, c.State)
 	}
 	m := s.member(c.Member)
-	if m == nil || !m.lives(c.Incarnation) {
+	if m == nil || !m.lives(c.Incarnation) && (c.Nonce == 0 || c.Nonce != m.Nonce) {
 		return 0, nil
 	}
 	if ended := m.State == StateOffline || m.State == StateError; ended && c.State != m.State &&

@@ -2,6 +2,23 @@ package state
 
 import "testing"
 
+// Who has not applied its own Join names its life by the Join.
+func TestStateByNonce(t *testing.T) {
+	g := newTestGroup(t)
+	g.apply(&Join{Member: 2, Replica: 2, Nonce: 555, Info: MemberInfo{UUID: "u2"}})
+	report := func(nonce uint64) uint64 { return g.apply(&SetState{Member: 2, Nonce: nonce, State: StateError}) }
+	if report(0) != 0 || report(554) != 0 || g.s.member(2).State == StateError {
+		t.Error("a report of no life counted")
+	}
+	if report(555) != 1 || g.s.member(2).State != StateError {
+		t.Errorf("%+v", g.s.member(2))
+	}
+	g.apply(&Join{Member: 2, Replica: 2, Nonce: 556, Info: MemberInfo{UUID: "u2"}})
+	if report(555) != 0 || g.s.member(2).State == StateError {
+		t.Error("a report of an earlier life counted")
+	}
+}
+
 // That a primary is open counts for its life and its epoch alone.
 func TestOpenEpoch(t *testing.T) {
 	g := newTestGroup(t)

@@ -140,6 +140,31 @@ func TestDonorRefuses(t *testing.T) {
 	}
 }
 
+// The token of an earlier process is good for rows alone.
+func TestEarlierToken(t *testing.T) {
+	store := openStore(t, groupbinlog.Options{})
+	fill(t, store, 3, func(uint64) int { return 10 })
+	earlier := NewToken()
+	_, target, _ := server(t, func(o *Options) { o.Rows, o.Earlier = store, []string{NewToken(), earlier} })
+	target.Token = earlier
+	rows := 0
+	err := fetch(t.Context(), target, 0, 3, func(_ Row, body io.Reader) error {
+		rows++
+		_, err := io.Copy(io.Discard, body)
+		return err
+	})
+	if err != nil || rows != 3 {
+		t.Error(err, rows)
+	}
+	sub := NewSubscriber(SubscriberOptions{Self: "self"})
+	if c, err := sub.connect(t.Context(), target); !errors.Is(err, ErrAuth) {
+		t.Error(err)
+		if err == nil {
+			c.Close()
+		}
+	}
+}
+
 // What the receiver itself cannot do comes back as its own failure.
 func TestTakeError(t *testing.T) {
 	store := openStore(t, groupbinlog.Options{})

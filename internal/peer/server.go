@@ -55,6 +55,9 @@ type Options struct {
 	Addr     string
 	// MemberID is the server_uuid of this member.
 	MemberID string
+	// Earlier are tokens of this member's earlier processes, by which rows may be
+	// fetched too: who needs them may know of an earlier one only.
+	Earlier []string
 	// Token is the secret that subscribers must know; see NewToken.
 	Token string
 	// Source is the applied set of the local mysqld.
@@ -240,12 +243,18 @@ func (s *Server) handshake(c *conn) (string, frameType, error) {
 	if err != nil {
 		return "", 0, err
 	}
-	if !hmac.Equal(theirs.proof, proof(s.o.Token, clientRole(typ), mine, theirs)) {
-		return "", 0, ErrAuth
+	tokens := []string{s.o.Token}
+	if typ == frameRowsLogin {
+		tokens = append(tokens, s.o.Earlier...)
 	}
-	return theirs.member, typ, c.writeFrame(frameWelcome, func(b []byte) []byte {
-		return append(b, proof(s.o.Token, "server", mine, theirs)...)
-	})
+	for _, token := range tokens {
+		if hmac.Equal(theirs.proof, proof(token, clientRole(typ), mine, theirs)) {
+			return theirs.member, typ, c.writeFrame(frameWelcome, func(b []byte) []byte {
+				return append(b, proof(token, "server", mine, theirs)...)
+			})
+		}
+	}
+	return "", 0, ErrAuth
 }
 
 // requests reads from c until it fails, and answers. It returns after every
