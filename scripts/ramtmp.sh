@@ -5,6 +5,7 @@
 # processes, and those leave in memory what they leave in a page cache.
 # COHORT_TEST_RAM=no has it use the disk.
 set -euo pipefail
+cd "$(dirname "$0")/.."
 
 need=$((8 << 20)) # KiB, of which mysqlds take more than their files
 memory=/dev/shm
@@ -41,7 +42,14 @@ if ! usable 2>/dev/null; then exec "$@"; fi
 # Runs share the directory, so that go test knows its cached results. The last one
 # leaves it empty, the first one after a run that was killed finds it so.
 exec 9>"$dir.lock"
-sweep() { if flock -n -x 9; then rm -rf "${dir:?}"/*; fi; }
+sweep() {
+  flock -n -x 9 || return 0
+  local box
+  for box in "$dir"/*/sandbox.json; do # of a run that was killed: its members live
+    [[ -e $box ]] && bin/cohort sandbox destroy --dir "${box%/*}" || true
+  done
+  rm -rf "${dir:?}"/*
+}
 sweep
 flock -s 9
 trap sweep EXIT
