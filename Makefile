@@ -5,7 +5,8 @@ GO          ?= go
 STATICCHECK := honnef.co/go/tools/cmd/staticcheck@v0.7.0
 FUZZTIME    ?= 1m
 TIMEOUT     ?= 60m
-# -short: fewer rounds of the fault tests.
+# -short: fewer rounds of the fault tests; no transactions of hundreds of MB.
+UNITFLAGS   ?=
 E2EFLAGS    ?=
 # What a bench run takes: see `go run ./internal/bench/cmd --help`.
 BENCHFLAGS  ?=
@@ -35,15 +36,15 @@ lint: ## gofmt, go vet, staticcheck
 	$(GO) run $(STATICCHECK) ./...
 
 unit: mysqld ## packages' own tests; those about mysqld start real ones
-	$(GO) test -timeout $(TIMEOUT) $$($(GO) list ./... | grep -v '/internal/e2e$$')
+	./scripts/ramtmp.sh $(GO) test -timeout $(TIMEOUT) $(UNITFLAGS) $$($(GO) list ./... | grep -v '/internal/e2e$$')
 
 # The program is not a dependency that go test knows of: never from its cache.
 e2e: build mysqld ## whole groups, real clients, processes killed
-	$(GO) test -count=1 -timeout $(TIMEOUT) $(E2EFLAGS) ./internal/e2e
+	./scripts/ramtmp.sh $(GO) test -count=1 -timeout $(TIMEOUT) $(E2EFLAGS) ./internal/e2e
 
 race: export CGO_ENABLED = 1
 race: mysqld ## unit tests with the race detector (needs a C compiler)
-	$(GO) test -race -timeout $(TIMEOUT) $$($(GO) list ./... | grep -v '/internal/e2e$$')
+	./scripts/ramtmp.sh $(GO) test -race -timeout $(TIMEOUT) $(UNITFLAGS) $$($(GO) list ./... | grep -v '/internal/e2e$$')
 
 bench: build ## the table of docs/benchmarks: single mysqld, Group Replication, cohort
 	$(GO) run ./internal/bench/cmd $(BENCHFLAGS)

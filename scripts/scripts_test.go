@@ -98,3 +98,28 @@ func TestAGivenServerIsWrapped(t *testing.T) {
 		}
 	}
 }
+
+// The command's files are in memory or where they always are; its result is the
+// script's. This test may run inside the script: that run's files stay.
+func TestTemporaryFilesInMemory(t *testing.T) {
+	mine := filepath.Join(t.TempDir(), "mine")
+	if err := os.WriteFile(mine, nil, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	for _, ram := range []string{"yes", "no"} {
+		cmd := exec.CommandContext(t.Context(), "./ramtmp.sh", "sh", "-c", `d=$(mktemp -d) && echo "$TMPDIR" && ls -d "$d" && rmdir "$d"; exit 3`)
+		usual := t.TempDir()
+		cmd.Env = append(os.Environ(), "COHORT_TEST_RAM="+ram, "TMPDIR="+usual)
+		out, err := cmd.CombinedOutput()
+		if cmd.ProcessState.ExitCode() != 3 {
+			t.Fatalf("%v\n%s", err, out)
+		}
+		said := strings.Split(strings.TrimSpace(string(out)), "\n")
+		if len(said) != 2 || !strings.HasPrefix(said[1], said[0]) || ram == "no" && said[0] != usual {
+			t.Errorf("%s: %q", ram, said)
+		}
+	}
+	if _, err := os.Stat(mine); err != nil {
+		t.Error(err)
+	}
+}

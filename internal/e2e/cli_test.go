@@ -93,7 +93,7 @@ func TestDumpBothWays(t *testing.T) {
 	bare := mysqldtest.Start(t)
 	bare.SQL(t, "CREATE DATABASE plain", "CREATE USER plain@'%' IDENTIFIED BY 'plain'", "GRANT ALL ON plain.* TO plain@'%'",
 		"SET GLOBAL log_bin_trust_function_creators = ON")
-	g := startGroup(t, "log_bin_trust_function_creators=ON")
+	g := sharedGroup(t)
 	from := loadgen.Target{Network: "tcp", Addr: bare.Addr, User: "plain", Password: "plain"}
 	mysql := program(t, "mysql")
 	load := func(target loadgen.Target, text string) {

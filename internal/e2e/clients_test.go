@@ -139,7 +139,7 @@ func TestSuitesOnBareServer(t *testing.T) {
 
 // Unmodified clients through the primary's and through a secondary's member.
 func TestSuitesThroughGroup(t *testing.T) {
-	g := startGroup(t, "local_infile=ON")
+	g := sharedGroup(t)
 	for name, m := range map[string]loadgen.Target{
 		"primary": g.Primary.Through("plain", "plain"), "secondary": g.Secondary.Through("plain", "plain"),
 	} {

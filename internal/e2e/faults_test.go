@@ -103,75 +103,104 @@ func awaitProgress(t *testing.T, l *ledger.Ledger, more int) {
 	}
 }
 
-// The faults of one member: its mysqld dies, its proxy dies, both do.
-func TestKillOneMember(t *testing.T) {
-	for _, whom := range []string{"primary", "secondary"} {
+// fault is what happens again and again while clients write.
+type fault struct {
+	name      string
+	rounds    int
+	secondary bool // it hits a secondary only
+	strike    func(ctx context.Context, g *group, round int) error
+}
+
+func faults() []fault {
+	var all []fault
+	// The faults of one member: its mysqld dies, its proxy dies, both do.
+	for _, whom := range []string{"secondary", "primary"} {
 		for _, part := range []cluster.Part{cluster.Mysqld, cluster.Proxy, cluster.Both} {
-			name := string(part)
-			if part == cluster.Both {
-				name = "both"
+			f := fault{name: whom + "/" + partName(part), rounds: 3, secondary: whom == "secondary"}
+			// The primary is another one after each of these faults.
+			pick := cluster.Primary
+			if f.secondary {
+				pick = cluster.Secondary
 			}
-			t.Run(fmt.Sprintf("%s/%s", whom, name), func(t *testing.T) {
-				kinds := everyKind
-				if whom == "primary" {
-					kinds = noRows
+			f.strike = func(ctx context.Context, g *group, _ int) error {
+				victim, err := g.now(ctx, pick)
+				if err != nil {
+					return err
 				}
-				underFault(t, rounds(t, 3), kinds, func(ctx context.Context, g *group, _ int) error {
-					// The primary is another one after each of these faults.
-					pick := cluster.Secondary
-					if whom == "primary" {
-						pick = cluster.Primary
-					}
-					victim, err := g.now(ctx, pick)
-					if err != nil {
-						return err
-					}
-					if err := killAndRestart(ctx, g, victim.Name, part); err != nil {
-						return err
-					}
-					return g.returned(ctx, victim)
-				})
-			})
+				if err := killAndRestart(ctx, g, victim.Name, part); err != nil {
+					return err
+				}
+				return g.returned(ctx, victim)
+			}
+			all = append(all, f)
 		}
 	}
-}
-
-// All processes of all members at once, as when the machine loses its power
-// (but for what the page cache holds).
-func TestKillEverything(t *testing.T) {
-	underFault(t, rounds(t, 3), noRows, func(ctx context.Context, g *group, _ int) error {
+	// All processes of all members at once, as when the machine loses its power
+	// (but for what the page cache holds).
+	all = append(all, fault{name: "everything", rounds: 3, strike: func(ctx context.Context, g *group, _ int) error {
 		return killAndRestart(ctx, g, "", cluster.Both)
-	})
+	}})
+	// All mysqlds at once, then all proxies at once.
+	for _, part := range []cluster.Part{cluster.Mysqld, cluster.Proxy} {
+		all = append(all, fault{name: "every " + partName(part), rounds: 2, strike: func(ctx context.Context, g *group, _ int) error {
+			for _, m := range g.Members {
+				if err := g.Kill(ctx, m.Name, part); err != nil {
+					return err
+				}
+			}
+			for _, m := range g.Members {
+				if err := g.Restart(ctx, m.Name, part); err != nil {
+					return err
+				}
+			}
+			return nil
+		}})
+	}
+	// A different part of a different member each time.
+	return append(all, fault{name: "in turn", rounds: 9, strike: func(ctx context.Context, g *group, round int) error {
+		parts := []cluster.Part{cluster.Mysqld, cluster.Proxy, cluster.Both}
+		return killAndRestart(ctx, g, g.Members[round%3].Name, parts[(round+round/3)%3])
+	}})
 }
 
-// All mysqlds at once, then all proxies at once.
-func TestKillAllOfAKind(t *testing.T) {
-	for _, part := range []cluster.Part{cluster.Mysqld, cluster.Proxy} {
-		t.Run(string(part), func(t *testing.T) {
-			underFault(t, rounds(t, 2), noRows, func(ctx context.Context, g *group, _ int) error {
-				for _, m := range g.Members {
-					if err := g.Kill(ctx, m.Name, part); err != nil {
-						return err
-					}
-				}
-				for _, m := range g.Members {
-					if err := g.Restart(ctx, m.Name, part); err != nil {
-						return err
-					}
+func (f fault) kinds() []ledger.Kind {
+	if f.secondary {
+		return everyKind
+	}
+	return noRows
+}
+
+func partName(p cluster.Part) string {
+	if p == cluster.Both {
+		return "both"
+	}
+	return string(p)
+}
+
+// Each fault again and again on a group of its own; with -short each of them once,
+// one after the other on one group for the same clients.
+func TestKill(t *testing.T) {
+	all := faults()
+	if !testing.Short() {
+		for _, f := range all {
+			t.Run(f.name, func(t *testing.T) { underFault(t, f.rounds, f.kinds(), f.strike) })
+		}
+		return
+	}
+	all = all[:len(all)-1] // "in turn" has nothing new
+	others := slices.IndexFunc(all, func(f fault) bool { return !f.secondary })
+	for _, some := range [][]fault{all[:others], all[others:]} {
+		t.Run(some[0].name+" and on", func(t *testing.T) {
+			underFault(t, len(some), some[0].kinds(), func(ctx context.Context, g *group, round int) error {
+				f := some[round]
+				t.Log(f.name)
+				if err := f.strike(ctx, g, 0); err != nil {
+					return fmt.Errorf("%s: %w", f.name, err)
 				}
 				return nil
 			})
 		})
 	}
-}
-
-// A different part of a different member each time, the next before the last
-// has caught up.
-func TestKillInTurn(t *testing.T) {
-	underFault(t, rounds(t, 9), noRows, func(ctx context.Context, g *group, round int) error {
-		parts := []cluster.Part{cluster.Mysqld, cluster.Proxy, cluster.Both}
-		return killAndRestart(ctx, g, g.Members[round%3].Name, parts[(round+round/3)%3])
-	})
 }
 
 func killAndRestart(ctx context.Context, g *group, member string, part cluster.Part) error {

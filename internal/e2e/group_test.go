@@ -39,6 +39,15 @@ func startGroup(t *testing.T, mysqldOptions ...string) *group {
 // startGroupWith starts a group with all options but the directory.
 func startGroupWith(t *testing.T, o cluster.Options) *group {
 	t.Helper()
+	g := launch(t, o)
+	t.Cleanup(func() { g.end(t) })
+	g.look(t)
+	return g
+}
+
+// launch starts a group that the caller ends.
+func launch(t *testing.T, o cluster.Options) *group {
+	t.Helper()
 	ctx, cancel := context.WithTimeout(t.Context(), patience)
 	defer cancel()
 	dir, err := os.MkdirTemp("", "cohort-e2e-") // a socket's path must be short
@@ -51,19 +60,34 @@ func startGroupWith(t *testing.T, o cluster.Options) *group {
 		_ = os.RemoveAll(dir)
 		t.Fatal(err)
 	}
-	g := &group{Cluster: c}
-	t.Cleanup(func() {
-		if t.Failed() {
-			g.keepLogs(t)
-		}
-		ctx, cancel := context.WithTimeout(context.Background(), patience)
-		defer cancel()
-		if err := c.Destroy(ctx); err != nil {
-			t.Error(err)
-		}
-		_ = os.RemoveAll(dir)
-	})
-	if g.Members, err = c.AwaitOnline(ctx); err != nil {
+	return &group{Cluster: c}
+}
+
+func (g *group) end(t *testing.T) {
+	if t.Failed() {
+		g.keepLogs(t)
+	}
+	if err := g.remove(); err != nil {
+		t.Error(err)
+	}
+}
+
+func (g *group) remove() error {
+	ctx, cancel := context.WithTimeout(context.Background(), patience)
+	defer cancel()
+	err := g.Destroy(ctx)
+	_ = os.RemoveAll(g.Dir())
+	return err
+}
+
+// look waits until all members are ONLINE, know it of one another, and notes who
+// they are.
+func (g *group) look(t *testing.T) {
+	t.Helper()
+	ctx, cancel := context.WithTimeout(t.Context(), patience)
+	defer cancel()
+	var err error
+	if g.Members, err = g.AwaitOnline(ctx); err != nil {
 		t.Fatal(err)
 	}
 	if g.Primary, err = cluster.Primary(g.Members); err != nil {
@@ -73,6 +97,57 @@ func startGroupWith(t *testing.T, o cluster.Options) *group {
 		t.Fatal(err)
 	}
 	g.known(t)
+}
+
+// shared is the group of sharedGroup, nil while there is none.
+var shared *group
+
+func TestMain(m *testing.M) {
+	code := m.Run()
+	if shared != nil {
+		if err := shared.remove(); err != nil {
+			fmt.Fprintln(os.Stderr, err)
+			code = max(code, 1)
+		}
+	}
+	os.Exit(code)
+}
+
+// sharedGroup is a group for a test that stops no process and changes no setting:
+// the next such test gets the same one, without schemas but an empty "plain".
+// After a failure it gets another one.
+func sharedGroup(t *testing.T) *group {
+	t.Helper()
+	if shared == nil {
+		shared = launch(t, cluster.Options{MysqldOptions: []string{"local_infile=ON", "log_bin_trust_function_creators=ON"}})
+	}
+	g := shared
+	t.Cleanup(func() {
+		if t.Failed() {
+			shared = nil
+			g.end(t)
+		}
+	})
+	g.look(t)
+	app := open(t, g.Primary.Through("app", ""), "")
+	rows, err := app.QueryContext(t.Context(), "SELECT CONCAT('DROP DATABASE `', schema_name, '`') FROM information_schema.schemata "+
+		"WHERE schema_name NOT IN ('mysql', 'sys', 'information_schema', 'performance_schema')")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer rows.Close()
+	var drop []string
+	for rows.Next() {
+		var s string
+		if err := rows.Scan(&s); err != nil {
+			t.Fatal(err)
+		}
+		drop = append(drop, s)
+	}
+	if err := rows.Err(); err != nil {
+		t.Fatal(err)
+	}
+	execAll(t, app, append(drop, "CREATE DATABASE plain")...)
 	return g
 }
 

@@ -36,7 +36,7 @@ func memory(t *testing.T, pid int, line string) int64 {
 
 // A thousand idle connections cost a member less than 100 MB.
 func TestIdleConnections(t *testing.T) {
-	g := startGroup(t)
+	g := sharedGroup(t)
 	for _, m := range []cluster.Member{g.Primary, g.Secondary} {
 		before := memory(t, m.Pid, "VmRSS")
 		var wg sync.WaitGroup

@@ -36,7 +36,7 @@ func TestSwitchoversAreNotSeen(t *testing.T) {
 		stop()
 		<-done
 	}()
-	for range 5 {
+	for range max(2, rounds(t, 5)) { // there and back
 		awaitProgress(t, l, 10)
 		was, err := g.now(ctx, cluster.Primary)
 		if err != nil {

@@ -52,12 +52,17 @@ func counted(t *testing.T, line *regexp.Regexp, report string) int {
 func runSysbench(t *testing.T, target loadgen.Target) {
 	sysbench(t, target, "oltp_read_write", "prepare")
 	defer sysbench(t, target, "oltp_read_write", "cleanup")
+	length, threads := []string{"--time=3"}, []int{1, 16, 64}
+	if testing.Short() {
+		// So many transactions, however long they take.
+		length, threads = []string{"--time=0", "--events=300"}, []int{1, 64}
+	}
 	for _, script := range []string{"oltp_read_write", "oltp_write_only", "oltp_insert"} {
 		for _, protocol := range []string{"auto", "disable"} {
-			for _, threads := range []int{1, 16, 64} {
+			for _, threads := range threads {
 				t.Run(fmt.Sprintf("%s/ps=%s/%d", script, protocol, threads), func(t *testing.T) {
-					report := sysbench(t, target, script, "run", "--db-ps-mode="+protocol,
-						"--threads="+strconv.Itoa(threads), "--time=3", "--report-interval=0")
+					report := sysbench(t, target, script, "run", append(length, "--db-ps-mode="+protocol,
+						"--threads="+strconv.Itoa(threads), "--report-interval=0")...)
 					if strings.Contains(report, "FATAL") {
 						t.Errorf("%s", report)
 					}
@@ -82,7 +87,7 @@ func TestSysbenchOnBareServer(t *testing.T) {
 }
 
 func TestSysbenchThroughGroup(t *testing.T) {
-	g := startGroup(t)
+	g := sharedGroup(t)
 	t.Run("primary", func(t *testing.T) { runSysbench(t, g.Primary.Through("plain", "plain")) })
 	t.Run("secondary", func(t *testing.T) { runSysbench(t, g.Secondary.Through("plain", "plain")) })
 	g.check(t)
