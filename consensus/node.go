@@ -33,6 +33,8 @@ type Node struct {
 	incoming incoming
 	reads    readGroup
 	compact  compactor
+	expel    atomic.Int64 // Config.ExpelTimeout at present
+	doubt    atomic.Pointer[func(uint64) bool]
 
 	ctx    context.Context // ends with Close
 	cancel context.CancelFunc
@@ -60,6 +62,7 @@ func New(cfg Config) (*Node, error) {
 	ctx, cancel := context.WithCancel(context.Background())
 	n := &Node{cfg: cfg, log: cfg.Logger, ctx: ctx, cancel: cancel, ckptWake: make(chan struct{}, 1)}
 	n.leader.init()
+	n.expel.Store(int64(cfg.ExpelTimeout))
 	n.machine = &machine{cfg: cfg, log: cfg.Logger, fatal: n.onFatal, applied: n.onApplied}
 	if err := os.MkdirAll(cfg.Dir, 0o750); err != nil {
 		cancel()

@@ -89,6 +89,8 @@ type Options struct {
 	Router *router.Router
 	// Policy is the first one; see Member.ChangePolicy.
 	Policy Policy
+	// Detection is how fast the silence of others is noticed; zero: DetectDefault.
+	Detection Detection
 	// Standby: the member joins at the first Start, not when it runs.
 	Standby bool
 	// UUID is the server_uuid that Router was made for.
@@ -131,6 +133,8 @@ type Member struct {
 	timing            timing
 	// suspects are the incarnations of members that are not heard, by id.
 	suspects atomic.Pointer[map[uint64]uint64]
+	// known is the evidence about the others, by id.
+	known    atomic.Pointer[map[uint64]evidence]
 	policyMu sync.Mutex
 	policy   Policy
 }
@@ -144,10 +148,12 @@ func New(opt Options) (*Member, error) {
 	m := &Member{policy: opt.Policy, timing: defaultTiming, holds: holds{new: make(chan struct{}, 1)},
 		control: control{wanted: !opt.Standby, changed: make(chan struct{})}, opt: opt, log: opt.Logger, password: pw, compliance: newCompliance(opt.Router.LastDirect)}
 	m.sizeLimit.Store(opt.TransactionSizeLimit)
+	opt.Node.SetDoubt(m.doubts)
 	opt.Info.PeerToken = peer.NewToken()
 	po := peer.Options{Addr: opt.PeerAddress, MemberID: opt.UUID, Token: opt.Info.PeerToken,
 		Source: opt.Router.Tracker(opt.ReplicaID), OnNotice: opt.Router.Prepared, Rows: opt.Store,
-		Handlers: map[string]peer.Handler{methodHold: m.onHold}, Logger: m.log.With().Str("component", "peer").Logger()}
+		Heartbeat: m.detection().Heartbeat,
+		Handlers:  map[string]peer.Handler{methodHold: m.onHold, methodSilent: m.onSilent}, Logger: m.log.With().Str("component", "peer").Logger()}
 	if opt.TLS != nil {
 		po.TLS = opt.TLS.Server()
 	}

@@ -104,7 +104,7 @@ func serve(ctx context.Context, cfg *config.Config, log zerolog.Logger) (err err
 	}
 	st := &statusSource{cfg: cfg, info: info, id: self, node: node, router: rt, member: member, donors: donors, stats: stats, life: member,
 		log: logging.Component(log, "admin")}
-	front, err := newProxy(cfg, st, rt, member.Compliance(), log)
+	front, err := newProxy(cfg, st, rt, member, log)
 	if err != nil {
 		return errors.Join(err, member.Close())
 	}
