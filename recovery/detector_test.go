@@ -187,8 +187,9 @@ type watched struct {
 }
 
 // newWatched starts members that watch each other. mute is the member whose
-// channel is silent from its second heartbeat on, 0 for none.
-func newWatched(t *testing.T, size int, mute uint64, policy Policy) []*watched {
+// channel is silent from its second heartbeat on, 0 for none; expel is the log's
+// own first timeout, 0: nobody loses its vote.
+func newWatched(t *testing.T, size int, mute uint64, policy Policy, expel time.Duration) []*watched {
 	addrs := map[uint64]string{}
 	for id := uint64(1); id <= uint64(size); id++ {
 		addrs[id] = ownAddress(t)
@@ -205,7 +206,7 @@ func newWatched(t *testing.T, size int, mute uint64, policy Policy) []*watched {
 		w.router = router.New(router.Options{Self: id, GroupName: groupName, Log: w.ref, Logger: zerolog.Nop()})
 		if w.node, err = consensus.New(consensus.Config{Dir: filepath.Join(dir, "log"), GroupName: groupName, ReplicaID: id,
 			LocalAddress: addrs[id], InitialMembers: addrs, Store: w.store, Observer: w.router, Logger: zerolog.Nop(),
-			ElectionRTT: 50, HeartbeatRTT: 5}); err != nil {
+			ElectionRTT: 50, HeartbeatRTT: 5, ExpelTimeout: expel}); err != nil {
 			t.Fatal(err)
 		}
 		w.ref.Set(w.node)
@@ -268,7 +269,7 @@ func (w *watched) sees(id uint64) state.MemberState {
 // The primary's process dies, and the log's leader with it: the others elect a
 // leader, which reports it OFFLINE, which elects another primary.
 func TestDetectorNoticesADeadProcess(t *testing.T) {
-	all := newWatched(t, 3, 0, Policy{})
+	all := newWatched(t, 3, 0, Policy{}, 0)
 	if err := all[0].node.TransferLeader(t.Context(), 1); err != nil {
 		t.Fatal(err)
 	}
@@ -286,7 +287,7 @@ func TestDetectorNoticesADeadProcess(t *testing.T) {
 
 // A member whose channel is closed, while its log is well.
 func TestDetectorNoticesARefusedChannel(t *testing.T) {
-	all := newWatched(t, 3, 0, Policy{})
+	all := newWatched(t, 3, 0, Policy{}, 0)
 	if err := all[1].node.TransferLeader(t.Context(), 2); err != nil {
 		t.Fatal(err)
 	}
@@ -301,7 +302,7 @@ func TestDetectorNoticesARefusedChannel(t *testing.T) {
 // stopped: it is reported, can join anew, and is reported again.
 func TestDetectorNoticesSilence(t *testing.T) {
 	quickly(t)
-	all := newWatched(t, 3, 1, Policy{})
+	all := newWatched(t, 3, 1, Policy{}, 0)
 	if err := all[1].node.TransferLeader(t.Context(), 2); err != nil {
 		t.Fatal(err)
 	}
@@ -322,7 +323,7 @@ func TestDetectorNoticesSilence(t *testing.T) {
 }
 
 // A suspicion costs a secondary nothing but the look of it, and a primary its
-// place, until the time to expel it has come.
+// place, until the time to expel it has come: then its vote goes too.
 func TestSuspicionBeforeExpulsion(t *testing.T) {
 	quickly(t)
 	for _, primary := range []bool{false, true} {
@@ -331,7 +332,7 @@ func TestSuspicionBeforeExpulsion(t *testing.T) {
 			if primary {
 				mute = 1
 			}
-			all := newWatched(t, 3, mute, Policy{ExpelTimeout: time.Hour})
+			all := newWatched(t, 3, mute, Policy{ExpelTimeout: time.Hour}, time.Hour)
 			leader := all[1]
 			lead := func() {
 				if leader.node.LeaderID() == mute {
@@ -358,7 +359,8 @@ func TestSuspicionBeforeExpulsion(t *testing.T) {
 			}
 			until(t, "expelled", func() bool {
 				lead()
-				return all[1].sees(mute) == state.StateOffline
+				m, _ := all[1].node.View().Member(mute)
+				return m.State == state.StateOffline && m.Replica == 0
 			})
 			until(t, "no member is UNREACHABLE", func() bool { return !is(all[1]) })
 		})

@@ -95,7 +95,7 @@ func serve(ctx context.Context, cfg *config.Config, log zerolog.Logger) (err err
 		Socket: cfg.MysqldSocket, AdminUser: cfg.AdminUser, AdminPassword: cfg.AdminPassword,
 		Dir: cfg.DataDir, Info: info, FeedAddress: cfg.FeedAddress, PeerAddress: cfg.PeerListenAddress(),
 		BinlogSpace: int64(cfg.BinlogSpace), Failed: failed,
-		Policy:  policy(cfg),
+		Policy: policy(cfg), Detection: detection(cfg),
 		Standby: !cfg.StartOnBoot, CommitterConns: int(cfg.CommitterConnections), TransactionSizeLimit: int64(cfg.TransactionSizeLimit),
 		TLS: memberTLS, Allowlist: allowed, Node: node, Store: store, Donors: donors, Router: rt, UUID: id.ServerUUID, ServerVersion: id.Version, Logger: logging.Component(log, "member"),
 	})
@@ -140,6 +140,14 @@ func serve(ctx context.Context, cfg *config.Config, log zerolog.Logger) (err err
 func policy(cfg *config.Config) recovery.Policy {
 	return recovery.Policy{ExpelTimeout: cfg.MemberExpelTimeout, MajorityTimeout: cfg.UnreachableMajorityTimeout,
 		AutorejoinTries: cfg.AutorejoinTries, ExitAction: recovery.ExitAction(cfg.ExitStateAction)}
+}
+
+// detection is how fast the silence of others is noticed.
+func detection(cfg *config.Config) recovery.Detection {
+	if cfg.FailureDetection == "FAST" {
+		return recovery.DetectFast
+	}
+	return recovery.DetectDefault
 }
 
 // identify waits for mysqld to answer and reads who it is.
