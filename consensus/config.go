@@ -166,7 +166,7 @@ type Config struct {
 	// among them.
 	Seeds []string
 	// ExpelTimeout is how long a member may be OFFLINE or in ERROR before the log
-	// goes on without it; 0: for ever.
+	// goes on without it; 0: for ever. See Node.SetExpelTimeout.
 	ExpelTimeout time.Duration
 	// Store is the group binlog. New truncates it to what the state says. The
 	// caller closes it after the node.

@@ -220,6 +220,37 @@ func TestBackInTime(t *testing.T) {
 	}
 	c.voters(c.members[0], c.members...)
 	c.same()
+
+	// One that was waited for elsewhere goes at once, if it is still what it was.
+	first := c.members[0].node
+	c.crash(m)
+	x, _ := first.View().Member(m.id)
+	if err := first.Evict(c.ctx(), x); err != nil {
+		t.Fatal(err)
+	}
+	if x, _ := first.View().Member(m.id); x.Replica != before {
+		t.Fatalf("taken out while it was %s", x.State)
+	}
+	c.offline(c.members[0], m)
+	if err := first.Evict(c.ctx(), x); err != nil {
+		t.Fatal(err)
+	}
+	c.out(c.members[0], m)
+	c.voters(c.members[0], c.members[:2]...)
+	c.open(m)
+	c.enter(m)
+
+	// A timeout that is made shorter counts for those that are away already.
+	c.crash(m)
+	c.offline(c.members[0], m)
+	for _, o := range c.members[:2] {
+		o.node.SetExpelTimeout(0)
+	}
+	c.out(c.members[0], m)
+	c.open(m)
+	c.enter(m)
+	c.voters(c.members[0], c.members...)
+	c.same()
 }
 
 // The leader can leave too, and all can, one after the other; the last one keeps

@@ -145,10 +145,20 @@ const (
 // An attempt costs: the leader takes no proposals until it succeeds or an
 // election timeout has passed. So a primary that the group does not know to be
 // up is not bothered, nor one that is still coming up: it would have to follow
-// the log and lead it.
-func transferTarget(v *state.View, leader, self uint64) (uint64, bool) {
+// the log and lead it. Nor one that is doubted: the appointment of another would
+// wait behind the attempt.
+func transferTarget(v *state.View, leader, self uint64, doubted func(member uint64) bool) (uint64, bool) {
 	m, ok := v.Member(v.Primary)
-	return v.Primary, ok && leader == self && v.Primary != self && m.State == state.StateOnline
+	return v.Primary, ok && leader == self && v.Primary != self && m.State == state.StateOnline && !doubted(v.Primary)
+}
+
+// SetDoubt says how to find out that a member is hardly there: leadership is not
+// handed to it. doubted must not block.
+func (n *Node) SetDoubt(doubted func(member uint64) bool) { n.doubt.Store(&doubted) }
+
+func (n *Node) doubted(member uint64) bool {
+	f := n.doubt.Load()
+	return f != nil && (*f)(member)
 }
 
 // runFollowPrimary keeps leadership with the primary's member, which saves its
@@ -158,7 +168,7 @@ func (n *Node) runFollowPrimary(ctx context.Context) {
 	pause := followFirst
 	for {
 		id, _, changed := n.leader.get()
-		if to, ok := transferTarget(n.View(), n.memberOf(id), n.cfg.ReplicaID); ok {
+		if to, ok := transferTarget(n.View(), n.memberOf(id), n.cfg.ReplicaID, n.doubted); ok {
 			tctx, cancel := context.WithTimeout(ctx, transferTimeout)
 			err := n.TransferLeader(tctx, to)
 			cancel()
@@ -175,6 +185,7 @@ func (n *Node) runFollowPrimary(ctx context.Context) {
 		case <-changed:
 			// Let the new leader settle, also against members that disagree.
 			pause = followFirst
+			t.Reset(pause)
 			select {
 			case <-ctx.Done():
 			case <-t.C:

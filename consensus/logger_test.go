@@ -107,18 +107,23 @@ func TestRaftWarnings(t *testing.T) {
 
 // Leadership is offered to a primary that is up, by the leader only.
 func TestTransferTarget(t *testing.T) {
+	nobody := func(uint64) bool { return false }
 	for _, st := range []state.MemberState{state.StateOffline, state.StateRecovering, state.StateOnline, state.StateError} {
 		v := &state.View{Primary: 2, Members: []state.Member{{ID: 1, State: state.StateOnline}, {ID: 2, State: st}}}
-		if to, ok := transferTarget(v, 1, 1); ok != (st == state.StateOnline) || ok && to != 2 {
+		if to, ok := transferTarget(v, 1, 1, nobody); ok != (st == state.StateOnline) || ok && to != 2 {
 			t.Errorf("%s: %d %t", st, to, ok)
 		}
 		for _, x := range [][2]uint64{{2, 1}, {2, 2}, {0, 1}} {
-			if _, ok := transferTarget(v, x[0], x[1]); ok {
+			if _, ok := transferTarget(v, x[0], x[1], nobody); ok {
 				t.Errorf("%s: leader %d, self %d", st, x[0], x[1])
 			}
 		}
 	}
-	if _, ok := transferTarget(&state.View{Primary: 7}, 1, 1); ok {
+	if _, ok := transferTarget(&state.View{Primary: 7}, 1, 1, nobody); ok {
 		t.Error("unknown primary")
+	}
+	v := &state.View{Primary: 2, Members: []state.Member{{ID: 1, State: state.StateOnline}, {ID: 2, State: state.StateOnline}}}
+	if _, ok := transferTarget(v, 1, 1, func(m uint64) bool { return m == 2 }); ok {
+		t.Error("one that is not heard")
 	}
 }

@@ -34,6 +34,8 @@ type Node struct {
 	reads    readGroup
 	compact  compactor
 	live     liveness
+	expel    atomic.Int64 // Config.ExpelTimeout at present
+	doubt    atomic.Pointer[func(uint64) bool]
 
 	ctx    context.Context // ends with Close
 	cancel context.CancelFunc
@@ -63,6 +65,8 @@ func New(cfg Config) (*Node, error) {
 	n := &Node{cfg: cfg, log: cfg.Logger, ctx: ctx, cancel: cancel, ckptWake: make(chan struct{}, 1)}
 	n.leader.init()
 	n.machine = &machine{cfg: cfg, log: cfg.Logger, fatal: n.onFatal, applied: n.onApplied, live: &n.live}
+	n.expel.Store(int64(cfg.ExpelTimeout))
+	n.machine = &machine{cfg: cfg, log: cfg.Logger, fatal: n.onFatal, applied: n.onApplied}
 	if err := os.MkdirAll(cfg.Dir, 0o750); err != nil {
 		cancel()
 		return nil, fmt.Errorf("consensus: %w", err)

@@ -167,7 +167,8 @@ func (n *Node) reconcile(ctx context.Context, r *reconciler, h *host, term uint6
 // evictLate has members taken out that have been OFFLINE or in ERROR for longer
 // than the expel timeout, as this leader sees it.
 func (n *Node) evictLate(ctx context.Context, r *reconciler, now time.Time) {
-	if n.cfg.ExpelTimeout <= 0 {
+	expel := time.Duration(n.expel.Load())
+	if expel <= 0 {
 		return
 	}
 	seen := make(map[state.Evict]bool)
@@ -180,7 +181,7 @@ func (n *Node) evictLate(ctx context.Context, r *reconciler, now time.Time) {
 		if _, ok := r.since[e]; !ok {
 			r.since[e] = now
 		}
-		limit := n.cfg.ExpelTimeout
+		limit := expel
 		if !m.Voter {
 			limit = max(limit, admitPatience)
 		}
@@ -189,15 +190,38 @@ func (n *Node) evictLate(ctx context.Context, r *reconciler, now time.Time) {
 		}
 		// Refused for the last one, it is asked for again only after as long.
 		r.since[e] = now
-		tctx, cancel := context.WithTimeout(ctx, changeTimeout)
-		res, err := n.propose(tctx, state.Entry(e.AppendItem(nil)))
-		cancel()
-		if err == nil && res == 1 {
-			n.log.Warn().Uint64("member", m.ID).Str("uuid", m.Info.UUID).Stringer("state", m.State).
-				Msg("this member was away for longer than group_replication_member_expel_timeout: the group goes on without it")
-		}
+		_ = n.Evict(ctx, m)
 	}
 	maps.DeleteFunc(r.since, func(e state.Evict, _ time.Time) bool { return !seen[e] })
+}
+
+// SetExpelTimeout changes Config.ExpelTimeout, unless that was 0. What has passed
+// of it counts.
+func (n *Node) SetExpelTimeout(d time.Duration) {
+	if n.cfg.ExpelTimeout > 0 {
+		n.expel.Store(int64(max(d, time.Nanosecond)))
+	}
+}
+
+// Evict has the log go on without a member that is OFFLINE or in ERROR in the
+// incarnation and with the replica that m has; one that is back, or the last vote,
+// stays. Nothing happens where Config.ExpelTimeout is 0.
+func (n *Node) Evict(ctx context.Context, m state.Member) error {
+	if n.cfg.ExpelTimeout <= 0 || m.Replica == 0 {
+		return nil
+	}
+	ctx, cancel := context.WithTimeout(ctx, changeTimeout)
+	defer cancel()
+	e := state.Evict{Member: m.ID, Replica: m.Replica, Incarnation: m.Incarnation}
+	res, err := n.propose(ctx, state.Entry(e.AppendItem(nil)))
+	if err != nil {
+		return err
+	}
+	if res == 1 {
+		n.log.Warn().Uint64("member", m.ID).Str("uuid", m.Info.UUID).
+			Msg("this member was away for longer than group_replication_member_expel_timeout: the group goes on without it")
+	}
+	return nil
 }
 
 const (

@@ -30,9 +30,11 @@ func (g *pairRig) freeze(t *testing.T) {
 func (g *pairRig) thaw() { _ = syscall.Kill(g.db.Pid, syscall.SIGCONT) }
 
 // TestServerStandsStill: sessions at work on a server that neither answers nor
-// closes its connections leave it once another one is the primary.
+// closes its connections leave it once another one is the primary, at once where its
+// member is silent.
 func TestServerStandsStill(t *testing.T) {
-	g := newPair(t, nil)
+	g := newPair(t, func(o *Options) { o.stuckAfter = time.Hour })
+	g.pair.unheard.Store(true)
 	open := func() *rawClient { return g.client(t, false, "plain", 0, 0) }
 	inTx, read, write, idle, unknown := open(), open(), open(), open(), open()
 	inTx.must("BEGIN", "INSERT INTO t VALUES (1, 'tx')")

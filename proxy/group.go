@@ -27,6 +27,9 @@ type Group interface {
 	// Moved reports whether sessions on b have to move: the group's primary is
 	// another one. It is called for every command, and must be cheap.
 	Moved(b Backend) bool
+	// Unheard reports whether the member whose server b is says nothing at present,
+	// so that its server will not end the sessions that it has, either.
+	Unheard(b Backend) bool
 	// NewXID returns an xid that nobody can guess and nobody else uses: the
 	// gtrid as plain ASCII without quotes, at most 64 bytes.
 	NewXID() string

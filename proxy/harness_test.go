@@ -47,6 +47,9 @@ func (g *soloGroup) Primary(context.Context) (Backend, error) {
 // Moved implements Group.
 func (g *soloGroup) Moved(Backend) bool { return false }
 
+// Unheard implements Group.
+func (g *soloGroup) Unheard(Backend) bool { return false }
+
 func (g *soloGroup) NewXID() string {
 	g.mu.Lock()
 	defer g.mu.Unlock()

@@ -24,16 +24,20 @@ type place struct {
 	conn    net.Conn
 }
 
-// stuckAfter is how long a session may still wait for a server that is the primary
-// no more. One that is fenced ends its sessions sooner; one that stands still, or
-// cannot be reached, never does.
-const stuckAfter = time.Second
+const (
+	// stuckAfter is how long a session may still wait for a server that is the primary
+	// no more. One that is fenced ends its sessions sooner; one that stands still, or
+	// cannot be reached, never does: of one that is not heard nothing is awaited.
+	stuckAfter = time.Second
+	// evictEvery is the pause between two looks at the sessions.
+	evictEvery = 50 * time.Millisecond
+)
 
 // runEvict closes, until ctx ends, the server's side of sessions that are at work
 // on a server which is not the primary any more: they then find the true outcome
 // and go on elsewhere. An idle session moves by itself with its next command.
 func (s *Server) runEvict(ctx context.Context) {
-	t := time.NewTicker(s.opt.stuckAfter / 4)
+	t := time.NewTicker(evictEvery)
 	defer t.Stop()
 	since := make(map[*place]time.Time)
 	for {
@@ -42,14 +46,9 @@ func (s *Server) runEvict(ctx context.Context) {
 			return
 		case <-t.C:
 		}
-		s.mu.Lock()
-		live := make([]*session, 0, len(s.live))
-		for ss := range s.live {
-			live = append(live, ss)
-		}
-		s.mu.Unlock()
 		seen := make(map[*place]time.Time)
-		for _, ss := range live {
+		s.mu.Lock()
+		for ss := range s.live {
 			at := ss.where.Load()
 			if !s.opt.Group.Moved(at.backend) {
 				continue
@@ -59,7 +58,7 @@ func (s *Server) runEvict(ctx context.Context) {
 				begun = time.Now()
 			}
 			seen[at] = begun
-			if time.Since(begun) < s.opt.stuckAfter {
+			if time.Since(begun) < s.opt.stuckAfter && !s.opt.Group.Unheard(at.backend) {
 				continue
 			}
 			if ss.own.TryLock() {
@@ -68,6 +67,7 @@ func (s *Server) runEvict(ctx context.Context) {
 			}
 			_ = at.conn.Close()
 		}
+		s.mu.Unlock()
 		since = seen
 	}
 }

@@ -21,6 +21,7 @@ import (
 type pairGroup struct {
 	solo     [2]*soloGroup
 	expected atomic.Int64 // xids that a session began to end
+	unheard  atomic.Bool  // so is the member whose server the primary's is no more
 
 	mu      sync.Mutex
 	at      int
@@ -47,6 +48,8 @@ func (g *pairGroup) Moved(b Backend) bool {
 	s, e := g.now()
 	return b.MemberUUID != s.addr || b.Epoch != e
 }
+
+func (g *pairGroup) Unheard(Backend) bool { return g.unheard.Load() }
 
 func (g *pairGroup) NewXID() string { s, _ := g.now(); return s.NewXID() }
 

@@ -22,7 +22,7 @@ import (
 )
 
 func TestDecide(t *testing.T) {
-	const expel = 5 * time.Second
+	bear := patience{silence: time.Second, expel: 5 * time.Second}
 	view := func(states ...state.MemberState) *state.View {
 		v := &state.View{Primary: 1, Epoch: 7}
 		for i, s := range states {
@@ -34,7 +34,7 @@ func TestDecide(t *testing.T) {
 	type seen map[uint64]evidence
 	dead := evidence{silent: time.Hour, refused: true}
 	ended := evidence{refused: true}
-	quiet, silent := evidence{silent: suspectSilence}, evidence{silent: suspectSilence + expel}
+	quiet, silent := evidence{silent: bear.silence}, evidence{silent: bear.silence + bear.expel}
 	for name, c := range map[string]struct {
 		view         *state.View
 		leader, self uint64
@@ -43,7 +43,7 @@ func TestDecide(t *testing.T) {
 		expel        []uint64
 		unreachable  []uint64
 	}{
-		"all well":                        {view: view(on, on, on), self: 1, of: seen{2: {silent: suspectSilence - 1}, 3: {}}},
+		"all well":                        {view: view(on, on, on), self: 1, of: seen{2: {silent: bear.silence - 1}, 3: {}}},
 		"a secondary is suspected":        {view: view(on, on, on), self: 1, of: seen{2: quiet, 3: {}}, unreachable: []uint64{2}},
 		"it is silent for too long":       {view: view(on, on, on), self: 1, of: seen{2: silent, 3: {}}, unreachable: []uint64{2}, expel: []uint64{2}},
 		"it has ended":                    {view: view(on, on, on), self: 1, of: seen{2: {}, 3: ended}, unreachable: []uint64{3}, expel: []uint64{3}},
@@ -72,12 +72,16 @@ func TestDecide(t *testing.T) {
 			if c.leader == 0 {
 				c.leader = c.self
 			}
-			p := decide(c.view, c.leader, c.self, expel, of)
+			p := decide(c.view, c.leader, c.self, bear, of)
 			var got []uint64
 			for _, m := range p.expel {
 				got = append(got, m.ID)
 				if m.Incarnation != m.ID+9 {
 					t.Errorf("incarnation %d", m.Incarnation)
+				}
+				// One that has merely ended may be back before its time is over.
+				if waited := c.of[m.ID].silent >= bear.silence+bear.expel; p.waited[m.ID] != waited {
+					t.Errorf("%d was waited for: %t", m.ID, p.waited[m.ID])
 				}
 			}
 			if !slices.Equal(got, c.expel) {
@@ -86,72 +90,86 @@ func TestDecide(t *testing.T) {
 			if p.appoint != c.appoint || p.appoint != 0 && p.epoch != 7 {
 				t.Errorf("appoints %d in %d, want %d", p.appoint, p.epoch, c.appoint)
 			}
-			if u := slices.Sorted(maps.Keys(unreachable(c.view, c.self, of))); !slices.Equal(u, c.unreachable) {
+			if u := slices.Sorted(maps.Keys(unreachable(c.view, c.self, bear, of))); !slices.Equal(u, c.unreachable) {
 				t.Errorf("unreachable %v, want %v", u, c.unreachable)
 			}
 		})
 	}
-	if p := decide(view(on, on, on), 0, 1, expel, func(*state.Member) (evidence, bool) { return dead, true }); p.appoint != 0 || len(p.expel) > 0 {
+	if p := decide(view(on, on, on), 0, 1, bear, func(*state.Member) (evidence, bool) { return dead, true }); p.appoint != 0 || len(p.expel) > 0 {
 		t.Errorf("nobody leads: %+v", p)
 	}
-	if p := decide(view(on, on, on), 1, 1, 0, func(*state.Member) (evidence, bool) { return quiet, true }); len(p.expel) != 2 {
+	if p := decide(view(on, on, on), 1, 1, patience{silence: bear.silence}, func(*state.Member) (evidence, bool) { return quiet, true }); len(p.expel) != 2 {
 		t.Errorf("without a timeout: %+v", p)
 	}
 }
 
 func TestWeigh(t *testing.T) {
 	m := &state.Member{Info: state.MemberInfo{UUID: "u", PeerAddress: "a:1", PeerToken: "t"}}
-	now := time.Now()
-	c := peer.Contact{Target: targetOf(m), Heard: now.Add(-time.Minute)}
-	if e, ok := weigh(c, m, now, now.Add(-time.Hour)); !ok || e.silent != time.Minute || e.refused {
+	c := peer.Contact{Target: targetOf(m)}
+	if e, ok := weigh(c, m, time.Minute); !ok || e.silent != time.Minute || e.refused {
 		t.Errorf("%+v %t", e, ok)
 	}
-	// Before then this process could not tell.
-	if e, _ := weigh(c, m, now, now.Add(-time.Second)); e.silent != time.Second {
-		t.Errorf("%+v", e)
-	}
 	c.Refused = true
-	if e, _ := weigh(c, m, now, now); !e.refused || e.silent != 0 {
+	if e, _ := weigh(c, m, 0); !e.refused || e.silent != 0 {
 		t.Errorf("%+v", e)
 	}
 	// The member's process is another one by now.
 	for _, other := range []peer.Target{{Addr: "a:1", MemberID: "u", Token: "t2"}, {Addr: "a:2", MemberID: "u", Token: "t"}} {
 		c.Target = other
-		if _, ok := weigh(c, m, now, now); ok {
+		if _, ok := weigh(c, m, time.Minute); ok {
 			t.Errorf("%+v counts", other)
 		}
 	}
 }
 
-// A process that stood still heard nobody, and who joins is alive: neither is
-// silence.
-func TestAttention(t *testing.T) {
-	at := func(s int) time.Time { return time.Unix(int64(s), 0) }
-	a := &attention{awake: at(0), lives: map[uint64]lifeSeen{}}
-	m := &state.Member{ID: 2, Incarnation: 5}
-	check := func(what string, now, want int) {
-		t.Helper()
-		if got := a.since(m, at(now)); got != at(want) {
-			t.Errorf("%s: since %s, want %s", what, got, at(want))
-		}
+// A process that stood still heard nobody, one that is scheduled late hears late, and
+// who joins is alive: none of it is silence.
+func TestListen(t *testing.T) {
+	const ms = time.Millisecond
+	type look struct {
+		took        time.Duration
+		heard       time.Duration // how long before this look; 0: no later word
+		incarnation uint64
+		want        time.Duration
 	}
-	check("first seen", 10, 10)
-	check("the same life", 20, 10)
-	m.Incarnation = 6
-	check("another life", 30, 30)
-	a.waited(detectEvery, detectEvery, at(40))
-	check("a pause as it should be", 41, 30)
-	a.waited(detectEvery+stalledAfter+1, detectEvery, at(50))
-	check("after standing still", 51, 50)
-	m.Incarnation = 7
-	check("another life since", 60, 60)
+	in := func(took, heard, want time.Duration) look { return look{took, heard, 1, want} }
+	for name, looks := range map[string][]look{
+		"words come":         {in(25*ms, 5*ms, 5*ms), in(25*ms, 20*ms, 20*ms), in(25*ms, 1*ms, 1*ms)},
+		"silence":            {in(25*ms, 5*ms, 5*ms), in(25*ms, 0, 30*ms), in(30*ms, 0, 60*ms), in(25*ms, 0, 85*ms)},
+		"and a word":         {in(25*ms, 5*ms, 5*ms), in(25*ms, 0, 30*ms), in(25*ms, 2*ms, 2*ms)},
+		"a late look":        {in(25*ms, 5*ms, 5*ms), in(400*ms, 0, 105*ms), in(500*ms, 0, 205*ms)},
+		"a late word":        {in(25*ms, 5*ms, 5*ms), in(400*ms, 390*ms, 100*ms)},
+		"stood still":        {in(25*ms, 5*ms, 5*ms), in(100*ms, 0, 105*ms), in(detectEvery+stalledAfter+1, 0, 0), in(25*ms, 0, 25*ms)},
+		"never heard":        {in(25*ms, 0, 0), in(25*ms, 0, 25*ms), in(25*ms, 0, 50*ms)},
+		"it has joined anew": {in(25*ms, 5*ms, 5*ms), in(25*ms, 0, 30*ms), {25 * ms, 0, 2, 0}, {25 * ms, 0, 2, 25 * ms}},
+	} {
+		t.Run(name, func(t *testing.T) {
+			a := make(attention)
+			now, heard := time.Unix(1000, 0), time.Time{}
+			for i, l := range looks {
+				now = now.Add(l.took)
+				if l.heard > 0 {
+					heard = now.Add(-l.heard)
+				}
+				if i == 0 { // it is known before
+					a[2] = hearing{incarnation: 1}
+					if l.heard == 0 {
+						delete(a, 2)
+					}
+				}
+				if got := a.listen(&state.Member{ID: 2, Incarnation: l.incarnation}, heard, now, l.took); got != l.want {
+					t.Errorf("look %d: silent for %s, want %s", i, got, l.want)
+				}
+			}
+		})
+	}
 }
 
 // quickly suspects after as short a silence as a busy machine has none of.
 func quickly(t *testing.T) {
-	old := suspectSilence
-	suspectSilence = 4 * time.Second
-	t.Cleanup(func() { suspectSilence = old }) // when the members have ended
+	old := usual
+	usual.Silence = 4 * time.Second
+	t.Cleanup(func() { usual = old }) // when the members have ended
 }
 
 // watched is a member as the detector of the others sees it: a log and a peer
@@ -169,8 +187,9 @@ type watched struct {
 }
 
 // newWatched starts members that watch each other. mute is the member whose
-// channel is silent from its second heartbeat on, 0 for none.
-func newWatched(t *testing.T, size int, mute uint64, policy Policy) []*watched {
+// channel is silent from its second heartbeat on, 0 for none; expel is the log's
+// own first timeout, 0: nobody loses its vote.
+func newWatched(t *testing.T, size int, mute uint64, policy Policy, expel time.Duration) []*watched {
 	addrs := map[uint64]string{}
 	for id := uint64(1); id <= uint64(size); id++ {
 		addrs[id] = ownAddress(t)
@@ -187,11 +206,14 @@ func newWatched(t *testing.T, size int, mute uint64, policy Policy) []*watched {
 		w.router = router.New(router.Options{Self: id, GroupName: groupName, Log: w.ref, Logger: zerolog.Nop()})
 		if w.node, err = consensus.New(consensus.Config{Dir: filepath.Join(dir, "log"), GroupName: groupName, ReplicaID: id,
 			LocalAddress: addrs[id], InitialMembers: addrs, Store: w.store, Observer: w.router, Logger: zerolog.Nop(),
-			ElectionRTT: 50, HeartbeatRTT: 5}); err != nil {
+			ElectionRTT: 50, HeartbeatRTT: 5, ExpelTimeout: expel}); err != nil {
 			t.Fatal(err)
 		}
 		w.ref.Set(w.node)
-		opt := peer.Options{Addr: "127.0.0.1:0", MemberID: w.info.UUID, Token: w.info.PeerToken, Source: applied.New(applied.Set{}), Logger: zerolog.Nop()}
+		m := &Member{opt: Options{ReplicaID: id, UUID: w.info.UUID, Node: w.node, Router: w.router}, policy: policy, log: zerolog.Nop()}
+		w.member = m
+		opt := peer.Options{Addr: "127.0.0.1:0", MemberID: w.info.UUID, Token: w.info.PeerToken, Source: applied.New(applied.Set{}), Logger: zerolog.Nop(),
+			Handlers: map[string]peer.Handler{methodSilent: m.onSilent}}
 		if id == mute {
 			opt.Heartbeat = time.Hour
 		}
@@ -200,12 +222,10 @@ func newWatched(t *testing.T, size int, mute uint64, policy Policy) []*watched {
 			t.Fatal(err)
 		}
 		w.info.PeerAddress = srv.Addr().String()
-		m := &Member{opt: Options{ReplicaID: id, UUID: w.info.UUID, Node: w.node, Router: w.router}, policy: policy, log: zerolog.Nop()}
-		w.member = m
 		ctx, cancel := context.WithCancel(context.Background())
 		sctx, scancel := context.WithCancel(ctx)
 		var wg, swg sync.WaitGroup
-		for _, run := range []func(context.Context) error{w.node.Run, m.followPeers, m.detect} {
+		for _, run := range []func(context.Context) error{w.node.Run, m.followPeers, m.detect, m.campaigns} {
 			wg.Go(func() { _ = run(ctx) })
 		}
 		swg.Go(func() { _ = srv.Run(sctx) })
@@ -249,7 +269,7 @@ func (w *watched) sees(id uint64) state.MemberState {
 // The primary's process dies, and the log's leader with it: the others elect a
 // leader, which reports it OFFLINE, which elects another primary.
 func TestDetectorNoticesADeadProcess(t *testing.T) {
-	all := newWatched(t, 3, 0, Policy{})
+	all := newWatched(t, 3, 0, Policy{}, 0)
 	if err := all[0].node.TransferLeader(t.Context(), 1); err != nil {
 		t.Fatal(err)
 	}
@@ -267,7 +287,7 @@ func TestDetectorNoticesADeadProcess(t *testing.T) {
 
 // A member whose channel is closed, while its log is well.
 func TestDetectorNoticesARefusedChannel(t *testing.T) {
-	all := newWatched(t, 3, 0, Policy{})
+	all := newWatched(t, 3, 0, Policy{}, 0)
 	if err := all[1].node.TransferLeader(t.Context(), 2); err != nil {
 		t.Fatal(err)
 	}
@@ -282,7 +302,7 @@ func TestDetectorNoticesARefusedChannel(t *testing.T) {
 // stopped: it is reported, can join anew, and is reported again.
 func TestDetectorNoticesSilence(t *testing.T) {
 	quickly(t)
-	all := newWatched(t, 3, 1, Policy{})
+	all := newWatched(t, 3, 1, Policy{}, 0)
 	if err := all[1].node.TransferLeader(t.Context(), 2); err != nil {
 		t.Fatal(err)
 	}
@@ -303,7 +323,7 @@ func TestDetectorNoticesSilence(t *testing.T) {
 }
 
 // A suspicion costs a secondary nothing but the look of it, and a primary its
-// place, until the time to expel it has come.
+// place, until the time to expel it has come: then its vote goes too.
 func TestSuspicionBeforeExpulsion(t *testing.T) {
 	quickly(t)
 	for _, primary := range []bool{false, true} {
@@ -312,7 +332,7 @@ func TestSuspicionBeforeExpulsion(t *testing.T) {
 			if primary {
 				mute = 1
 			}
-			all := newWatched(t, 3, mute, Policy{ExpelTimeout: time.Hour})
+			all := newWatched(t, 3, mute, Policy{ExpelTimeout: time.Hour}, time.Hour)
 			leader := all[1]
 			lead := func() {
 				if leader.node.LeaderID() == mute {
@@ -339,7 +359,8 @@ func TestSuspicionBeforeExpulsion(t *testing.T) {
 			}
 			until(t, "expelled", func() bool {
 				lead()
-				return all[1].sees(mute) == state.StateOffline
+				m, _ := all[1].node.View().Member(mute)
+				return m.State == state.StateOffline && m.Replica == 0
 			})
 			until(t, "no member is UNREACHABLE", func() bool { return !is(all[1]) })
 		})

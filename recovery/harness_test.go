@@ -34,7 +34,7 @@ const deadline = 90 * time.Second
 // TestMain keeps a busy machine from making members and servers look dead that are
 // only slow: what a test kills is known by its port.
 func TestMain(m *testing.M) {
-	suspectSilence, beatWait = 20*time.Second, 5*time.Second
+	usual.Silence, beatWait = 20*time.Second, 5*time.Second
 	os.Exit(m.Run())
 }
 

@@ -90,6 +90,8 @@ type Options struct {
 	Router *router.Router
 	// Policy is the first one; see Member.ChangePolicy.
 	Policy Policy
+	// Detection is how fast the silence of others is noticed; zero: DetectDefault.
+	Detection Detection
 	// Standby: the member joins at the first Start, not when it runs.
 	Standby bool
 	// UUID is the server_uuid that Router was made for.
@@ -132,6 +134,8 @@ type Member struct {
 	timing            timing
 	// suspects are the incarnations of members that are not heard, by id.
 	suspects atomic.Pointer[map[uint64]uint64]
+	// known is the evidence about the others, by id.
+	known    atomic.Pointer[map[uint64]evidence]
 	policyMu sync.Mutex
 	policy   Policy
 }
@@ -145,6 +149,7 @@ func New(opt Options) (*Member, error) {
 	m := &Member{policy: opt.Policy, timing: defaultTiming, holds: holds{new: make(chan struct{}, 1)},
 		control: control{wanted: !opt.Standby, changed: make(chan struct{})}, opt: opt, log: opt.Logger, password: pw, compliance: newCompliance(opt.Router.LastDirect)}
 	m.sizeLimit.Store(opt.TransactionSizeLimit)
+	opt.Node.SetDoubt(m.doubts)
 	opt.Info.PeerToken = peer.NewToken()
 	earlier, err := keepToken(opt.Dir, opt.Info.PeerToken)
 	if err != nil {
@@ -152,7 +157,8 @@ func New(opt Options) (*Member, error) {
 	}
 	po := peer.Options{Addr: opt.PeerAddress, MemberID: opt.UUID, Token: opt.Info.PeerToken, Earlier: earlier,
 		Source: opt.Router.Tracker(opt.ReplicaID), OnNotice: opt.Router.Prepared, Rows: opt.Store,
-		Handlers: map[string]peer.Handler{methodHold: m.onHold}, Logger: m.log.With().Str("component", "peer").Logger()}
+		Heartbeat: m.detection().Heartbeat,
+		Handlers:  map[string]peer.Handler{methodHold: m.onHold, methodSilent: m.onSilent}, Logger: m.log.With().Str("component", "peer").Logger()}
 	if opt.TLS != nil {
 		po.TLS = opt.TLS.Server()
 	}

@@ -48,6 +48,7 @@ func (m *Member) followPeers(ctx context.Context) error {
 				Target:    func() (peer.Target, bool) { return m.peerTarget(id) },
 				OnApplied: func(u applied.Update) { follow(tracker, u) },
 				TLS:       m.opt.TLS.Clients(),
+				Heartbeat: m.detection().Heartbeat,
 				Logger:    m.log.With().Str("component", "peer").Logger(),
 			})
 			tracker.OnWait(s.Attend)

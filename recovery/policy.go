@@ -29,4 +29,7 @@ func (m *Member) ChangePolicy(change func(*Policy)) {
 	m.policyMu.Lock()
 	defer m.policyMu.Unlock()
 	change(&m.policy)
+	if m.opt.Node != nil {
+		m.opt.Node.SetExpelTimeout(m.policy.ExpelTimeout)
+	}
 }

@@ -99,7 +99,7 @@ func serve(ctx context.Context, cfg *config.Config, log zerolog.Logger) (err err
 		Socket: cfg.MysqldSocket, AdminUser: cfg.AdminUser, AdminPassword: cfg.AdminPassword,
 		Dir: cfg.DataDir, Info: info, FeedAddress: cfg.FeedAddress, PeerAddress: cfg.PeerListenAddress(),
 		BinlogSpace: int64(cfg.BinlogSpace), Failed: failed,
-		Policy:  policy(cfg),
+		Policy: policy(cfg), Detection: detection(cfg),
 		Standby: !cfg.StartOnBoot, CommitterConns: int(cfg.CommitterConnections), TransactionSizeLimit: int64(cfg.TransactionSizeLimit),
 		TLS: memberTLS, Allowlist: allowed, Node: node, Store: store, Donors: donors, Router: rt, UUID: id.ServerUUID, ServerVersion: id.Version, Logger: logging.Component(log, "member"),
 	})
@@ -108,7 +108,7 @@ func serve(ctx context.Context, cfg *config.Config, log zerolog.Logger) (err err
 	}
 	st := &statusSource{cfg: cfg, info: info, id: self, node: node, router: rt, member: member, donors: donors, stats: stats, life: member,
 		log: logging.Component(log, "admin")}
-	front, err := newProxy(cfg, st, rt, member.Compliance(), log)
+	front, err := newProxy(cfg, st, rt, member, log)
 	if err != nil {
 		return errors.Join(err, member.Close())
 	}
@@ -151,6 +151,14 @@ func serve(ctx context.Context, cfg *config.Config, log zerolog.Logger) (err err
 func policy(cfg *config.Config) recovery.Policy {
 	return recovery.Policy{ExpelTimeout: cfg.MemberExpelTimeout, MajorityTimeout: cfg.UnreachableMajorityTimeout,
 		AutorejoinTries: cfg.AutorejoinTries, ExitAction: recovery.ExitAction(cfg.ExitStateAction)}
+}
+
+// detection is how fast the silence of others is noticed.
+func detection(cfg *config.Config) recovery.Detection {
+	if cfg.FailureDetection == "FAST" {
+		return recovery.DetectFast
+	}
+	return recovery.DetectDefault
 }
 
 // identify waits for mysqld to answer and reads who it is.

@@ -14,17 +14,18 @@ import (
 	"cohort/internal/logging"
 	"cohort/internal/wire"
 	"cohort/proxy"
+	"cohort/recovery"
 	"cohort/router"
 )
 
 // newProxy makes the client side of a member.
-func newProxy(cfg *config.Config, admin proxy.Admin, rt *router.Router, tables proxy.Compliance, log zerolog.Logger) (*proxy.Server, error) {
+func newProxy(cfg *config.Config, admin proxy.Admin, rt *router.Router, member *recovery.Member, log zerolog.Logger) (*proxy.Server, error) {
 	tlsConfig, err := clientTLS(cfg)
 	if err != nil {
 		return nil, err
 	}
 	return proxy.New(proxy.Options{
-		Listen: cfg.BindAddress, Group: group{rt}, Admin: admin, Compliance: tables, TLS: tlsConfig,
+		Listen: cfg.BindAddress, Group: group{rt, member}, Admin: admin, Compliance: member.Compliance(), TLS: tlsConfig,
 		// mysqld makes its own certificate, which nobody can verify; encryption
 		// without identity is what the client's own connection would have had.
 		BackendTLS:     &tls.Config{InsecureSkipVerify: true, MinVersion: tls.VersionTLS12},
@@ -61,8 +62,11 @@ func clientTLS(cfg *config.Config) (*tls.Config, error) {
 	return c, nil
 }
 
-// group shows the router to the proxy.
-type group struct{ *router.Router }
+// group shows the router, and what the member knows of others, to the proxy.
+type group struct {
+	*router.Router
+	member *recovery.Member
+}
 
 // Primary implements proxy.Group.
 func (g group) Primary(ctx context.Context) (proxy.Backend, error) {
@@ -72,6 +76,9 @@ func (g group) Primary(ctx context.Context) (proxy.Backend, error) {
 
 // Moved implements proxy.Group.
 func (g group) Moved(b proxy.Backend) bool { return g.Router.Moved(router.Backend(b)) }
+
+// Unheard implements proxy.Group.
+func (g group) Unheard(b proxy.Backend) bool { return !b.Local && g.member.Unheard(b.MemberUUID) }
 
 // Expect implements proxy.Group.
 func (g group) Expect(xid string) proxy.Ticket { return ticket{g.Router.Expect(xid)} }

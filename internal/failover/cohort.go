@@ -19,9 +19,10 @@ const groupSize = 3
 
 // Cohort is our group of three, started by its own sandbox: each member on a
 // network of its own where that is permitted, otherwise on the loopback interface.
-func Cohort(program string) System {
+// name is how the table calls it, options are settings of the members, name=value.
+func Cohort(name, program string, options ...string) System {
 	return System{
-		Name: "cohort",
+		Name: name,
 		NotRun: func(c Case) string {
 			if c != Cut {
 				return ""
@@ -40,7 +41,7 @@ func Cohort(program string) System {
 			if err != nil && !errors.Is(err, netlab.ErrNotPermitted) {
 				return nil, err
 			}
-			c, err := cluster.Start(ctx, cluster.Options{Program: program, Dir: dir, Members: groupSize, Net: lab})
+			c, err := cluster.Start(ctx, cluster.Options{Program: program, Dir: dir, Members: groupSize, MemberOptions: options, Net: lab})
 			if err != nil {
 				if lab != nil {
 					err = errors.Join(err, lab.Close())

@@ -30,7 +30,7 @@ import (
 const (
 	// DefaultHeartbeat is the time between two heartbeats: several of them fit into
 	// the silence after which a member is taken for dead (see Contact).
-	DefaultHeartbeat = 250 * time.Millisecond
+	DefaultHeartbeat = 100 * time.Millisecond
 	// DefaultTimeout is how long silence is tolerated, and how long one write
 	// may take. Several heartbeats, so that a busy machine is not a lost peer.
 	DefaultTimeout = 5 * time.Second

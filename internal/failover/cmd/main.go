@@ -26,9 +26,9 @@ func run(ctx context.Context, logger zerolog.Logger) (err error) {
 	var (
 		runs    = flag.Int("runs", 20, "faults for each case")
 		names   = flag.String("cases", "mysqld,proxy,both,stop,cut,switchover", "what happens to the primary: mysqld, proxy, both (kill -9), stop (SIGSTOP of both), cut, switchover, restart (both killed and started again at once)")
-		systems = flag.String("systems", "cohort,gr", "what to measure: cohort, gr (Group Replication with MySQL Router; mysqld and switchover only)")
+		systems = flag.String("systems", "cohort,gr", "what to measure: cohort, cohort-fast (with cohort_failure_detection=FAST), gr (Group Replication with MySQL Router; mysqld and switchover only)")
 		limit   = flag.Duration("limit", time.Minute, "a run that takes longer counts as not recovered")
-		watch   = flag.Duration("watch", 3*time.Second, "further load after each recovery")
+		watch   = flag.Duration("watch", 2*time.Second, "further load after each recovery")
 		back    = flag.Duration("return", 3*time.Minute, "how long a member that was hit may take to be ONLINE again")
 		program = flag.String("cohort", "", "path of the cohort program (default $COHORT_BIN or bin/cohort)")
 		server  = flag.String("mysqld", "", "path of the mysqld of gr (default: one of this machine, or fetched)")
@@ -54,7 +54,9 @@ func run(ctx context.Context, logger zerolog.Logger) (err error) {
 	for name := range strings.SplitSeq(*systems, ",") {
 		switch name {
 		case "cohort":
-			chosen = append(chosen, failover.Cohort(*program))
+			chosen = append(chosen, failover.Cohort(name, *program))
+		case "cohort-fast":
+			chosen = append(chosen, failover.Cohort(name, *program, "cohort_failure_detection=FAST"))
 		case "gr":
 			in, err := mysqld.Find(ctx, mysqld.FindOptions{Path: *server, With: []string{mysqld.WithRouter}, Progress: os.Stderr})
 			if err != nil {
