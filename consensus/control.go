@@ -211,6 +211,20 @@ func (n *Node) SetOpen(ctx context.Context, epoch uint64) error {
 	return err
 }
 
+// SetWeight changes the weight of this member's current incarnation in elections.
+func (n *Node) SetWeight(ctx context.Context, weight uint64) error {
+	p := n.proposer.Load()
+	if p == nil {
+		return ErrNotJoined
+	}
+	w := state.Weight{Member: n.cfg.ReplicaID, Incarnation: p.incarnation, Weight: weight}
+	res, err := n.propose(ctx, state.Entry(w.AppendItem(nil)))
+	if err == nil && res == 0 {
+		return ErrFenced
+	}
+	return err
+}
+
 // AppointPrimary makes an ONLINE member the primary if the epoch is still the one
 // given, and returns the epoch that is current afterwards. ErrNotAppointed means
 // that another member is the primary then. Failover needs no appointment: the

@@ -66,7 +66,6 @@ func New(cfg Config) (*Node, error) {
 	n.leader.init()
 	n.machine = &machine{cfg: cfg, log: cfg.Logger, fatal: n.onFatal, applied: n.onApplied, live: &n.live}
 	n.expel.Store(int64(cfg.ExpelTimeout))
-	n.machine = &machine{cfg: cfg, log: cfg.Logger, fatal: n.onFatal, applied: n.onApplied}
 	if err := os.MkdirAll(cfg.Dir, 0o750); err != nil {
 		cancel()
 		return nil, fmt.Errorf("consensus: %w", err)

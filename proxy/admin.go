@@ -2,6 +2,7 @@ package proxy
 
 import (
 	"context"
+	"strconv"
 	"strings"
 
 	"cohort/internal/sysvar"
@@ -128,12 +129,17 @@ func (s *session) literalAt(text []byte, at *sqlparse.Span) *string {
 }
 
 func (s *session) execAdmin(ctx context.Context, q *stmt, a AdminStatement) (bool, error) {
+	var said []condition
+	a.Warn = func(code uint16, message string) {
+		said = append(said, condition{level: "Warning", code: strconv.Itoa(int(code)), message: message, state: "HY000"})
+	}
 	done, err := s.srv.opt.Admin.Exec(ctx, s.adminInfo(), a)
 	if err != nil {
 		return s.adminErr(q, err)
 	}
 	if done {
-		return true, s.sendOK(&wire.OK{Status: s.shownStatus(s.status)}, q.more)
+		s.diag = &diagnostics{total: len(said), conditions: said}
+		return true, s.sendOK(&wire.OK{Status: s.shownStatus(s.status), Warnings: uint16(len(said))}, q.more)
 	}
 	return false, nil
 }
@@ -235,6 +241,8 @@ func (s *session) evaluate(ctx context.Context, expr []byte, words bool) (Value,
 			switch {
 			case words && strings.EqualFold(text, "DEFAULT"):
 				return Value{Kind: sysvar.Default}, nil
+			case words && strings.EqualFold(text, "ON"):
+				return Value{Kind: sysvar.String, Text: "ON"}, nil // a keyword
 			case words:
 				return Value{Kind: sysvar.String, Text: text}, nil
 			}
@@ -259,7 +267,10 @@ func (s *session) evaluateOnServer(ctx context.Context, expr []byte) (Value, err
 	if st.Rest < len(sql) || st.Has(sqlparse.FlagBad|sqlparse.FlagCall|sqlparse.FlagInto|sqlparse.FlagLocking|sqlparse.FlagGroupFunc) || tables {
 		return Value{}, wire.NewError(erNotSupportedYet, "42000", "This version of MySQL doesn't yet support 'such an expression here through cohort; give a literal'")
 	}
-	sql, _ = sqlparse.Rewrite(sql, s.mode, s.schema, &replacer{ctx: ctx, admin: s.srv.opt.Admin, who: s.info()})
+	r := &replacer{ctx: ctx, admin: s.srv.opt.Admin, who: s.info()}
+	if sql, _ = sqlparse.Rewrite(sql, s.mode, s.schema, r); r.err != nil {
+		return Value{}, r.err
+	}
 	rs, err := s.exec(string(sql))
 	if err != nil {
 		return Value{}, err
@@ -278,4 +289,22 @@ func (s *session) evaluateOnServer(ctx context.Context, expr []byte) (Value, err
 		return Value{Kind: sysvar.Int, Text: text}, nil
 	}
 	return Value{Kind: sysvar.String, Text: string(v)}, nil
+}
+
+// resetPersist handles RESET PERSIST of the group's variables. Without a variable it
+// is about mysqld's, too.
+func (s *session) resetPersist(ctx context.Context, q *stmt) (done bool, err error) {
+	words := upperWords(q.text, s.mode)
+	if words[0] != "RESET" || word(words, 1) != "PERSIST" {
+		return false, nil
+	}
+	a := AdminStatement{Class: sqlparse.Maintenance, Text: string(trimStatement(q.text))}
+	if len(words) > 2 {
+		a.Reset = strings.ToLower(strings.Trim(words[len(words)-1], "`"))
+		a.IfExists = word(words, 2) == "IF"
+		if !strings.HasPrefix(a.Reset, sysvar.Prefix) {
+			return false, nil
+		}
+	}
+	return s.execAdmin(ctx, q, a)
 }

@@ -60,7 +60,9 @@ func (s *session) burst(ctx context.Context, q *stmt) error {
 	} else {
 		s.tx = transaction{}
 		res.ok = prepare.OK
+		s.committing.Store(true)
 		res, err = s.decide(ctx, ticket, xid, res)
+		s.committing.Store(false)
 	}
 	if err != nil {
 		return s.lostInTx(err)

@@ -86,8 +86,8 @@ type SessionInfo struct {
 
 // AdminStatement is a statement that concerns the group, not mysqld.
 type AdminStatement struct {
-	// Class is StartGroup, StopGroup, or Set for an assignment of a
-	// group_replication variable.
+	// Class is StartGroup, StopGroup, Set for an assignment of a group_replication
+	// variable, or Maintenance for RESET PERSIST.
 	Class sqlparse.Class
 	// Text is the whole statement.
 	Text string
@@ -95,6 +95,12 @@ type AdminStatement struct {
 	Set []Assignment
 	// User and Password are options of StartGroup, nil where they are not given.
 	User, Password *string
+	// Reset is the variable that RESET PERSIST names, "" for all; IfExists: it need
+	// not be there.
+	Reset    string
+	IfExists bool
+	// Warn notes a warning for the client.
+	Warn func(code uint16, message string)
 }
 
 // Assignment is one of a SET list.
@@ -120,6 +126,10 @@ type Table struct {
 	Columns []TableColumn
 	// Rows hold one text per column; nil is NULL.
 	Rows [][]*string
+	// Beside: mysqld has the table too, and these rows are shown beside its own, but
+	// for those for which Instead, a condition, holds ("" for none).
+	Beside  bool
+	Instead string
 }
 
 // TableColumn is a column of a Table.
@@ -138,8 +148,9 @@ type Admin interface {
 	// false when mysqld should run the statement instead.
 	Exec(ctx context.Context, who SessionInfo, st AdminStatement) (done bool, err error)
 	// Variables returns all group_replication variables as SHOW VARIABLES shows
-	// them.
+	// them, Status the group's status variables.
 	Variables(ctx context.Context, who SessionInfo) []NamedValue
+	Status(ctx context.Context, who SessionInfo) []NamedValue
 	// Function runs one of the group's functions, on behalf of a session outside of
 	// any wait, and returns its result; ok is false for one that mysqld should run.
 	Function(ctx context.Context, who SessionInfo, call GroupCall) (result string, ok bool, err error)

@@ -23,20 +23,31 @@ type gate struct {
 
 // closedGate is one time that the gate is closed.
 type closedGate struct {
-	all  bool
-	over chan struct{} // closed when it is open, or closed in another way
+	all bool
+	// refuse: new transactions are refused instead of waiting.
+	refuse bool
+	over   chan struct{} // closed when it is open, or closed in another way
 }
 
 // Hold has new transactions wait before they begin, and statements that may write;
 // with all also everything else that needs the primary's server, and logins. What
 // runs goes on.
-func (s *Server) Hold(all bool) { s.gate.set(&closedGate{all, make(chan struct{})}) }
+func (s *Server) Hold(all bool) { s.gate.set(&closedGate{all: all, over: make(chan struct{})}) }
+
+// Refuse is Hold, except that new transactions and statements that may write are
+// refused.
+func (s *Server) Refuse(all bool) {
+	s.gate.set(&closedGate{all: all, refuse: true, over: make(chan struct{})})
+}
+
+// errBlocked is what they get.
+var errBlocked = wire.NewError(4094, "HY000", "All queries have been blocked while function 'group_replication_set_as_primary()' is executing. Please refer timeout parameter of function 'group_replication_set_as_primary()'.")
 
 // Release ends Hold.
 func (s *Server) Release() { s.gate.set(nil) }
 
 func (g *gate) set(c *closedGate) {
-	if was := g.closed.Load(); was != nil && c != nil && was.all == c.all {
+	if was := g.closed.Load(); was != nil && c != nil && was.all == c.all && was.refuse == c.refuse {
 		return
 	}
 	if was := g.closed.Swap(c); was != nil {
@@ -79,6 +90,18 @@ func (s *Server) running(all bool) (n int, oldest time.Duration) {
 		oldest = max(oldest, time.Duration(now-since))
 	}
 	return n, oldest
+}
+
+// End ends the connections of the clients that Drain waits for, except of those whose
+// transaction is being committed: the group decides that, and they are told.
+func (s *Server) End() {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	for ss := range s.live {
+		if ss.busy.Load() != 0 && !ss.harmless.Load() && !ss.committing.Load() {
+			_ = ss.r.Close()
+		}
+	}
 }
 
 // ended says that something may have ended that Drain waits for.
@@ -129,6 +152,9 @@ func (s *session) enter(ctx context.Context) error {
 			return nil
 		}
 		s.rest()
+		if c.refuse && !s.cmd.Streamed && s.waits(false) {
+			return errBlocked
+		}
 		// Soon only the server that the session is about to leave knows them.
 		if !s.down && !s.srv.opt.Group.Moved(s.backend) {
 			s.readUserVars(ctx)

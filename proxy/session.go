@@ -40,6 +40,9 @@ type session struct {
 	// other goroutines to read.
 	busy     atomic.Int64
 	harmless atomic.Bool
+	// committing: its transaction's end was asked for, or a statement's that has run.
+	// For other goroutines, too.
+	committing atomic.Bool
 
 	// What it takes to go on elsewhere, see rebuild.go.
 	kept         kept
@@ -149,7 +152,10 @@ func (s *session) one(ctx context.Context, cmd *relay.Command) error {
 		return ErrBackendLost
 	}
 	s.cmd, s.sent, s.prefix, s.answered, s.tries, s.cur = cmd, false, nil, false, 0, nil
-	if err := s.enter(ctx); err != nil {
+	switch err := s.enter(ctx); {
+	case errors.Is(err, errBlocked):
+		return s.refuse(&stmt{}, errBlocked)
+	case err != nil:
 		return err
 	}
 	defer s.exit()

@@ -258,6 +258,10 @@ func (a *testAdmin) Variables(context.Context, SessionInfo) []NamedValue {
 	return []NamedValue{{"group_replication_group_name", groupUUID}, {"group_replication_start_on_boot", "ON"}, {"group_replication_group_seeds", ""}}
 }
 
+func (a *testAdmin) Status(context.Context, SessionInfo) []NamedValue {
+	return []NamedValue{{"Gr_data_messages_sent_count", "7"}}
+}
+
 func (a *testAdmin) Table(_ context.Context, _ SessionInfo, name string) (Table, bool) {
 	if name != "replication_group_members" {
 		return Table{}, false

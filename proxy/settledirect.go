@@ -13,6 +13,8 @@ func (s *session) settleDirect(ctx context.Context, what string) *wire.ServerErr
 	if s.pendingGTID == "" {
 		return nil
 	}
+	s.committing.Store(true)
+	defer s.committing.Store(false)
 	set := s.pendingGTID
 	s.pendingGTID = ""
 	for _, g := range lastGTIDs(set) {

@@ -167,10 +167,18 @@ func (s *session) plain() bool {
 // has its answer.
 func (s *session) special(ctx context.Context, q *stmt, d *diagnostics) (done bool, err error) {
 	st := &q.st
+	if e := s.whileRunning(q); e != nil {
+		return true, s.refuse(q, e)
+	}
 	if st.Has(sqlparse.FlagForbidden) {
 		return true, s.refuse(q, wire.NewError(erAccessDenied, "42000",
 			"Access denied; the variable '%s' decides what the group replicates and cannot be set through cohort (dumps: use --set-gtid-purged=OFF)",
 			st.Name.Of(q.text)))
+	}
+	if st.Class == sqlparse.Maintenance && s.srv.opt.Admin != nil {
+		if done, err := s.resetPersist(ctx, q); done || err != nil {
+			return done, err
+		}
 	}
 	if st.Class == sqlparse.Maintenance && mentions(q.text, s.mode, "RESET", "MASTER", "BINARY") {
 		return true, s.refuse(q, wire.NewError(erResetLogs, "HY000",
@@ -190,12 +198,16 @@ func (s *session) special(ctx context.Context, q *stmt, d *diagnostics) (done bo
 			return done, err
 		}
 	}
-	if admin != nil && st.Has(sqlparse.FlagShowVars) {
+	if admin != nil && st.Has(sqlparse.FlagShowVars|sqlparse.FlagShowStatus) {
 		s.showVariables(ctx, q)
 	}
-	if st.Has(sqlparse.FlagGroupTable|sqlparse.FlagGroupVar) && admin != nil ||
+	if st.Has(sqlparse.FlagGroupTable|sqlparse.FlagSharedTable|sqlparse.FlagGroupVar) && admin != nil ||
 		st.Has(sqlparse.FlagRowCount|sqlparse.FlagDiagVar) && d != nil {
-		q.text, _ = sqlparse.Rewrite(q.text, s.mode, s.schema, &replacer{ctx: ctx, admin: admin, who: s.info(), diag: d})
+		r := &replacer{ctx: ctx, admin: admin, who: s.info(), diag: d}
+		q.text, _ = sqlparse.Rewrite(q.text, s.mode, s.schema, r)
+		if r.err != nil {
+			return true, s.refuse(q, asServerError(r.err))
+		}
 	}
 	return false, nil
 }

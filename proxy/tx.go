@@ -81,6 +81,8 @@ type settled struct {
 // prepared, or the group said so. Everything else is an unknown outcome.
 func (s *session) commitTx(ctx context.Context, pre ...string) (settled, error) {
 	xid := s.tx.xid
+	s.committing.Store(true)
+	defer s.committing.Store(false)
 	var res settled
 	n := len(pre)
 	if s.tx.explicit {

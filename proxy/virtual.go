@@ -7,6 +7,8 @@ import (
 	"strconv"
 	"strings"
 
+	"cohort/internal/sysvar"
+	"cohort/internal/wire"
 	"cohort/sqlparse"
 )
 
@@ -16,6 +18,8 @@ type replacer struct {
 	admin Admin
 	who   SessionInfo
 	diag  *diagnostics // nil: the server's own are true
+	// err is why the statement cannot run.
+	err error
 }
 
 // RowCount implements sqlparse.Replacer.
@@ -40,6 +44,9 @@ func (r *replacer) Variable(scope, name string) string {
 		return ""
 	}
 	v, numeric, ok := r.admin.Variable(r.ctx, r.who, name)
+	if x, known := sysvar.Find(name); ok && known && (scope == "session" || scope == "local") && !x.HasSession() {
+		r.err = wire.NewError(1238, "HY000", "Variable '%s' is a GLOBAL variable", name)
+	}
 	switch {
 	case !ok:
 		return ""
@@ -61,7 +68,23 @@ func (r *replacer) Table(name string) string {
 	var b strings.Builder
 	b.WriteByte('(')
 	rows := t.Rows
-	if len(rows) == 0 {
+	if t.Beside {
+		// Its columns and types are those of all rows.
+		b.WriteString("SELECT ")
+		for j, c := range t.Columns {
+			if j > 0 {
+				b.WriteString(", ")
+			}
+			b.WriteString("`" + c.Name + "`")
+		}
+		b.WriteString(" FROM performance_schema." + name)
+		if t.Instead != "" {
+			b.WriteString(" WHERE NOT (" + t.Instead + ")")
+		}
+		if len(rows) > 0 {
+			b.WriteString(" UNION ALL ")
+		}
+	} else if len(rows) == 0 {
 		rows = [][]*string{make([]*string, len(t.Columns))}
 	}
 	for i, row := range rows {
@@ -77,6 +100,15 @@ func (r *replacer) Table(name string) string {
 			if typ == "" {
 				typ = "CHAR(255)"
 			}
+			switch given := j < len(row) && row[j] != nil; {
+			case t.Beside && !given:
+				b.WriteString("NULL")
+				continue
+			case t.Beside && strings.HasPrefix(typ, "CHAR"):
+				// A literal gives way to the column's collation, which a CAST would not.
+				b.WriteString(nonempty(r.literal(*row[j])))
+				continue
+			}
 			b.WriteString("CAST(")
 			if j < len(row) && row[j] != nil {
 				b.WriteString(r.literal(*row[j]))
@@ -89,7 +121,7 @@ func (r *replacer) Table(name string) string {
 			}
 		}
 	}
-	if len(t.Rows) == 0 {
+	if len(t.Rows) == 0 && !t.Beside {
 		b.WriteString(" FROM DUAL WHERE FALSE")
 	}
 	b.WriteByte(')')
@@ -115,18 +147,25 @@ func (r *replacer) literal(v string) string {
 // UNSIGNED that may be NULL.
 func nullable(n int) string { return "IF(1, CAST(" + strconv.Itoa(n) + " AS UNSIGNED), NULL)" }
 
-// showVariables rewrites SHOW VARIABLES where it asks for variables of the group
-// as well. A SHOW without a filter is left to mysqld.
+// showVariables rewrites SHOW VARIABLES and SHOW STATUS where they ask for variables
+// of the group as well. A SHOW without a filter is left to mysqld.
 func (s *session) showVariables(ctx context.Context, q *stmt) {
 	global, filter, like, ok := sqlparse.ShowVariables(q.text, s.mode)
 	if !ok {
 		return
 	}
-	all := s.srv.opt.Admin.Variables(ctx, s.info())
+	what, mark := "variables", "group_"
+	var all []NamedValue
+	if q.st.Has(sqlparse.FlagShowStatus) {
+		what, mark = "status", "gr_"
+		all = s.srv.opt.Admin.Status(ctx, s.info())
+	} else {
+		all = s.srv.opt.Admin.Variables(ctx, s.info())
+	}
 	if pattern := like.Of(q.text); len(pattern) > 0 {
 		p := strings.ToLower(string(unescapeLike(pattern, s.mode)))
-		all = slices.DeleteFunc(slices.Clone(all), func(v NamedValue) bool { return !likeMatch(p, v.Name) })
-	} else if !strings.Contains(strings.ToLower(string(filter.Of(q.text))), "group_") {
+		all = slices.DeleteFunc(slices.Clone(all), func(v NamedValue) bool { return !likeMatch(p, strings.ToLower(v.Name)) })
+	} else if !strings.Contains(strings.ToLower(string(filter.Of(q.text))), mark) {
 		return
 	}
 	if len(all) == 0 {
@@ -135,9 +174,9 @@ func (s *session) showVariables(ctx context.Context, q *stmt) {
 	// The connection's own collation must not meet the tables'.
 	const collate = " COLLATE utf8mb4_general_ci"
 	var b bytes.Buffer
-	table := "session_variables"
+	table := "session_" + what
 	if global {
-		table = "global_variables"
+		table = "global_" + what
 	}
 	b.WriteString("SELECT Variable_name, Value FROM (SELECT VARIABLE_NAME" + collate + " AS Variable_name, VARIABLE_VALUE" + collate +
 		" AS Value FROM performance_schema." + table +

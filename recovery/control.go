@@ -143,6 +143,13 @@ func (c *control) ends() {
 	c.command, c.joined, c.left = false, nil, nil
 }
 
+// Commanded says whether a Start or Stop is being carried out.
+func (m *Member) Commanded() bool {
+	m.control.mu.Lock()
+	defer m.control.mu.Unlock()
+	return m.control.command
+}
+
 // Wanted says whether this member is, or tries to be, in the group.
 func (m *Member) Wanted() bool {
 	m.control.mu.Lock()

@@ -15,10 +15,15 @@ type Sessions interface {
 	// Hold has new transactions and statements that may write wait before they
 	// begin, with all everything that needs the primary's server. Release ends it.
 	Hold(all bool)
+	// Refuse is Hold, only that new transactions are refused instead of waiting.
+	Refuse(all bool)
 	Release()
 	// Drain waits until nothing runs that Hold would have had wait, or ctx ends, and
 	// returns how much still runs, and for how long the oldest of it has.
 	Drain(ctx context.Context, all bool) (running int, oldest time.Duration)
+	// End ends the connections of the clients for which Drain waits, except those
+	// whose transaction is being committed.
+	End()
 }
 
 // SetSessions says who the member's clients are. It is called before Run.
@@ -45,8 +50,15 @@ type holdRequest struct {
 	Epoch uint64
 	// Hold: new transactions wait. All: and all else. Neither: the hold ends.
 	Hold, All bool
+	// Refuse: new transactions are refused instead. End: what runs and is not being
+	// committed is ended, with its connection.
+	Refuse, End bool
 	// Look changes nothing, and asks what runs.
 	Look bool
+	// Phase is what the change is at; see Member.Stages. Completed of Estimated
+	// transactions have ended.
+	Phase                phase
+	Completed, Estimated uint64
 	// Wait is how long the answer may wait until nothing runs.
 	Wait time.Duration
 }
@@ -66,6 +78,8 @@ type holds struct {
 	epoch uint64
 	until time.Time
 	new   chan struct{} // capacity 1
+	// progress is what members say of a change, whether or not clients wait.
+	progress changeProgress
 }
 
 // onHold answers a request of the members' channel.
@@ -79,6 +93,9 @@ func (m *Member) onHold(ctx context.Context, payload []byte) ([]byte, error) {
 
 // hold does what is asked for with this member's clients.
 func (m *Member) hold(ctx context.Context, q holdRequest) holdAnswer {
+	m.holds.mu.Lock()
+	m.holds.progress.take(&q, time.Now())
+	m.holds.mu.Unlock()
 	if m.sessions == nil {
 		return holdAnswer{}
 	}
@@ -88,6 +105,9 @@ func (m *Member) hold(ctx context.Context, q holdRequest) holdAnswer {
 		}
 		if !q.Hold {
 			return holdAnswer{}
+		}
+		if q.End {
+			m.sessions.End()
 		}
 	}
 	ctx, cancel := context.WithTimeout(ctx, q.Wait)
@@ -113,7 +133,11 @@ func (m *Member) setHold(q holdRequest) bool {
 		return true // it is over
 	}
 	h.by, h.epoch, h.until = q.By, q.Epoch, time.Now().Add(holdLease)
-	m.sessions.Hold(q.All)
+	if q.Refuse {
+		m.sessions.Refuse(q.All)
+	} else {
+		m.sessions.Hold(q.All)
+	}
 	select {
 	case h.new <- struct{}{}:
 	default:

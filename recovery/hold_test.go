@@ -15,12 +15,26 @@ type clients struct {
 	oldest  time.Duration
 	held    []bool // every call of Hold, with its argument
 	waiting bool
+	refused bool // and not held
+	ended   int
 }
 
 func (c *clients) Hold(all bool) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	c.held, c.waiting = append(c.held, all), true
+}
+
+func (c *clients) Refuse(all bool) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.held, c.waiting, c.refused = append(c.held, all), true, true
+}
+
+func (c *clients) End() {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.ended++
 }
 
 func (c *clients) Release() {

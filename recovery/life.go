@@ -315,6 +315,7 @@ func (l *life) join(ctx context.Context) error {
 		return fmt.Errorf("%w: it lacks transactions that the founding member brought (%s)", ErrDiverged, o.Node.View().Base)
 	}
 	info := o.Info
+	info.Weight = l.m.weight.Load()
 	info.UUID, info.ServerVersion, info.MysqldVersion, info.ServerID = l.id.ServerUUID, uint64(l.id.Number), l.id.Version, uint64(l.id.ServerID)
 	var epoch uint64
 	told := l.m.tellFetch(ctx)
@@ -355,6 +356,7 @@ func (l *life) serve(ctx context.Context) error {
 	g.Go(func() error { return l.watch(ctx) })
 	g.Go(func() error { return l.pulse(ctx) })
 	g.Go(func() error { return l.watchMajority(ctx) })
+	g.Go(func() error { return l.followWeight(ctx) })
 	g.Go(func() error {
 		if err := l.settle(ctx); err != nil {
 			return err

@@ -131,13 +131,20 @@ type Member struct {
 	// back. Only lives sets them and uses exile.
 	failed, rejoining atomic.Bool
 	exile             exile
-	timing            timing
+	// rejoinTries have failed since rejoinSince, in ns.
+	rejoinTries atomic.Uint64
+	rejoinSince atomic.Int64
+	timing      timing
 	// suspects are the incarnations of members that are not heard, by id.
 	suspects atomic.Pointer[map[uint64]uint64]
 	// known is the evidence about the others, by id.
 	known    atomic.Pointer[map[uint64]evidence]
 	policyMu sync.Mutex
 	policy   Policy
+	// weight is this member's in elections; weighed, of capacity 1, says that it may
+	// have changed.
+	weight  atomic.Uint64
+	weighed chan struct{}
 }
 
 // New prepares a member: it opens its listeners and reads its password.
@@ -146,10 +153,11 @@ func New(opt Options) (*Member, error) {
 	if err != nil {
 		return nil, err
 	}
-	m := &Member{policy: opt.Policy, timing: defaultTiming, holds: holds{new: make(chan struct{}, 1)},
+	m := &Member{policy: opt.Policy, timing: defaultTiming, holds: holds{new: make(chan struct{}, 1)}, weighed: make(chan struct{}, 1),
 		control: control{wanted: !opt.Standby, changed: make(chan struct{})}, opt: opt, log: opt.Logger, password: pw, compliance: newCompliance(opt.Router.LastDirect)}
 	m.sizeLimit.Store(opt.TransactionSizeLimit)
 	opt.Node.SetDoubt(m.doubts)
+	m.weight.Store(min(opt.Info.Weight, state.MaxWeight))
 	opt.Info.PeerToken = peer.NewToken()
 	earlier, err := keepToken(opt.Dir, opt.Info.PeerToken)
 	if err != nil {
@@ -295,6 +303,10 @@ func (m *Member) lives(ctx context.Context) error {
 			m.control.pause(ctx, pause)
 			pause = min(2*pause, longest)
 		case rejoin, rejoinLater, rejoinQuietly:
+			m.rejoinTries.Store(m.exile.tries)
+			if !m.rejoining.Load() {
+				m.rejoinSince.Store(time.Now().UnixNano())
+			}
 			m.rejoining.Store(true)
 			m.log.Warn().Err(err).Uint64("failed_tries", m.exile.tries).Msg("this member is out of the group; it tries to rejoin")
 			if next != rejoinQuietly {

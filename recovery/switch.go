@@ -35,6 +35,11 @@ const (
 	catchUpWindow = time.Second
 	// readWindow is how long reads may take to their end.
 	readWindow = 200 * time.Millisecond
+	// commitWindow is how long commits may take to their end once what else runs has
+	// been ended.
+	commitWindow = 5 * time.Second
+	// tellEvery is how often members are told that a change goes on.
+	tellEvery = time.Second
 )
 
 // errRunning: transactions would be lost if the primary changed now.
@@ -50,7 +55,8 @@ func (m *Member) SwitchPrimary(ctx context.Context, target string) error {
 }
 
 // SwitchPrimaryWithin waits for running transactions no longer than limit; then
-// they are rolled back. New ones wait meanwhile.
+// they are ended with their connections, except those that are being committed. New
+// ones are refused meanwhile.
 func (m *Member) SwitchPrimaryWithin(ctx context.Context, target string, limit time.Duration) error {
 	return m.switchPrimary(ctx, target, max(limit, 0))
 }
@@ -60,8 +66,12 @@ func (m *Member) switchPrimary(ctx context.Context, target string, limit time.Du
 		return ErrSwitching
 	}
 	defer m.switching.Store(false)
+	c := &change{m: m, by: fmt.Sprintf("%s/%x", m.opt.UUID, randomBytes(8))}
+	defer c.over(ctx)
+	var told time.Time
 	for {
 		v := m.opt.Node.View()
+		c.view, c.deaf = v, make(map[uint64]bool)
 		t, ok := v.MemberByUUID(target)
 		switch {
 		case !ok:
@@ -69,19 +79,22 @@ func (m *Member) switchPrimary(ctx context.Context, target string, limit time.Du
 		case t.State != state.StateOnline:
 			return fmt.Errorf("%w: %s is %s", ErrTarget, target, t.State)
 		case v.Primary == t.ID:
-			return m.waitOpen(ctx, t.ID, v.Epoch)
+			return c.waitOpen(ctx, t.ID, v.Epoch)
 		}
 		wait := pollBehind
+		if time.Since(told) > tellEvery {
+			told = time.Now()
+			c.askAll(ctx, holdRequest{Look: true, Phase: phaseChecks})
+		}
 		if m.opt.Router.Tracker(t.ID).Low()+smallBacklog >= m.opt.Node.LastN() {
-			c := &change{m: m, by: fmt.Sprintf("%s/%x", m.opt.UUID, randomBytes(8)), view: v, deaf: make(map[uint64]bool)}
 			err := c.attempt(ctx, t, limit)
 			if err == nil {
-				return m.waitOpen(ctx, t.ID, v.Epoch+1)
+				return c.waitOpen(ctx, t.ID, v.Epoch+1)
 			}
 			if !errors.Is(err, errRunning) {
 				return err
 			}
-			wait = retrySwitch
+			wait, told = retrySwitch, time.Now()
 		}
 		if err := pause(ctx, wait); err != nil {
 			return fmt.Errorf("%s cannot be appointed yet: %w", target, err)
@@ -89,26 +102,48 @@ func (m *Member) switchPrimary(ctx context.Context, target string, limit time.Du
 	}
 }
 
-// change is one attempt to make another member the primary.
+// change is a planned change of the primary.
 type change struct {
-	m    *Member
-	by   string
+	m  *Member
+	by string
+	// view is that of the present attempt.
 	view *state.View
+	// most is how many transactions ran when the most did.
+	most int
 
 	mu   sync.Mutex
 	deaf map[uint64]bool // did not answer
 }
 
+// over tells everybody that the change has ended.
+func (c *change) over(ctx context.Context) {
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), holdCall)
+	defer cancel()
+	c.askAll(ctx, holdRequest{})
+}
+
+// pending is a request that tells how many transactions still run.
+func (c *change) pending(running int, q holdRequest) holdRequest {
+	c.most = max(c.most, running)
+	q.Phase, q.Completed, q.Estimated = phasePending, uint64(c.most-running), uint64(c.most)
+	return q
+}
+
 // attempt holds everybody's clients, waits for what runs, and appoints. limit below
 // 0 is none: then nothing that runs is lost, and it fails with errRunning instead.
+// With one new transactions are refused, as Group Replication does, and what still
+// runs in the end loses its connection.
 //
 // Whatever happens here nobody waits for ever: a hold ends with the epoch, with the
 // request that ends it, or with its lease.
 func (c *change) attempt(ctx context.Context, t state.Member, limit time.Duration) (err error) {
 	m, window := c.m, limit
+	running, refuse := 0, limit >= 0
 	if limit < 0 {
 		window = drainWindow
-		if a := c.askAll(ctx, holdRequest{Look: true}); a.Oldest > longRunning {
+		a := c.askAll(ctx, holdRequest{Look: true})
+		if running = a.Running; a.Oldest > longRunning {
+			c.askAll(ctx, c.pending(running, holdRequest{Look: true}))
 			return errRunning
 		}
 	}
@@ -121,13 +156,14 @@ func (c *change) attempt(ctx context.Context, t state.Member, limit time.Duratio
 			c.askAll(ctx, holdRequest{})
 		}
 	}()
-	if a := c.ask(ctx, c.view.Primary, holdRequest{Hold: true}); a.Busy {
+	if a := c.ask(ctx, c.view.Primary, c.pending(running, holdRequest{Hold: true, Refuse: refuse})); a.Busy {
 		// Of two changes at a time the one that the primary hears of first goes on.
 		return ErrSwitching
 	}
-	for {
+	for ended := false; ; {
 		wait := min(max(time.Until(end), 0), holdCall)
-		a := c.askAll(ctx, holdRequest{Hold: true, Wait: wait})
+		a := c.askAll(ctx, c.pending(running, holdRequest{Hold: true, Refuse: refuse, Wait: wait}))
+		running = a.Running
 		switch {
 		case a.Busy:
 			return ErrSwitching
@@ -137,8 +173,13 @@ func (c *change) attempt(ctx context.Context, t state.Member, limit time.Duratio
 			continue
 		case a.Running > 0 && limit < 0:
 			return errRunning
+		case a.Running > 0 && !ended:
+			m.log.Warn().Int("transactions", a.Running).Dur("limit", limit).Msg("the primary changes although transactions run: their connections are ended")
+			ended, end = true, time.Now().Add(commitWindow)
+			c.askAll(ctx, c.pending(running, holdRequest{Hold: true, Refuse: refuse, End: true}))
+			continue
 		case a.Running > 0:
-			m.log.Warn().Int("transactions", a.Running).Dur("limit", limit).Msg("the primary changes although transactions run: they are rolled back")
+			m.log.Warn().Int("transactions", a.Running).Msg("the primary changes although transactions are being committed: the group decides them")
 		}
 		break
 	}
@@ -148,7 +189,7 @@ func (c *change) attempt(ctx context.Context, t state.Member, limit time.Duratio
 			return err
 		}
 	}
-	if a := c.askAll(ctx, holdRequest{Hold: true, All: true, Wait: readWindow}); a.Busy {
+	if a := c.askAll(ctx, holdRequest{Hold: true, Refuse: refuse, All: true, Wait: readWindow, Phase: phaseElection}); a.Busy {
 		return ErrSwitching
 	}
 	if now, _ := m.opt.Node.View().Member(t.ID); now.State != state.StateOnline {
@@ -215,7 +256,10 @@ func (c *change) ask(ctx context.Context, id uint64, q holdRequest) (a holdAnswe
 }
 
 // waitOpen waits until a member is open as the primary of an epoch.
-func (m *Member) waitOpen(ctx context.Context, id, epoch uint64) error {
+func (c *change) waitOpen(ctx context.Context, id, epoch uint64) error {
+	m := c.m
+	tell := time.NewTicker(tellEvery)
+	defer tell.Stop()
 	for {
 		changed := m.opt.Router.Changed()
 		v := m.opt.Node.View()
@@ -229,6 +273,8 @@ func (m *Member) waitOpen(ctx context.Context, id, epoch uint64) error {
 		select {
 		case <-ctx.Done():
 			return fmt.Errorf("%s is appointed and not open yet: %w", t.Info.UUID, context.Cause(ctx))
+		case <-tell.C:
+			c.askAll(ctx, holdRequest{Look: true, Phase: phaseElection})
 		case <-changed:
 		}
 	}

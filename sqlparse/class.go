@@ -159,6 +159,11 @@ const (
 	FlagGroupFunc
 	// FlagShowVars: SHOW VARIABLES with LIKE or WHERE; see ShowVariables.
 	FlagShowVars
+	// FlagSharedTable: an identifier occurs that is the name of a table of
+	// performance_schema which the server has and which may show the group, too.
+	FlagSharedTable
+	// FlagShowStatus: SHOW STATUS with LIKE or WHERE; see ShowVariables.
+	FlagShowStatus
 	// FlagBad: the text ends inside a literal or a comment.
 	FlagBad
 )

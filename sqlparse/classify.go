@@ -133,9 +133,7 @@ func (p *parser) finish() {
 		case Word:
 			p.word(p.src[t.Start:t.End], depth, sel)
 		case Quoted:
-			if b := p.src[t.Start+1 : t.End]; len(b) > 18 && hasPrefixFold(b, "REPLICATION_GROUP_") {
-				p.st.Flags |= FlagGroupTable
-			}
+			p.table(p.src[t.Start+1 : t.End-1])
 		case SysVar:
 			p.sysVar(t)
 		}
@@ -340,8 +338,22 @@ func (p *parser) word(b []byte, depth int, sel bool) {
 			p.st.Flags |= FlagRowCount
 		}
 	default:
-		if len(b) > 18 && hasPrefixFold(b, "REPLICATION_GROUP_") {
-			p.st.Flags |= FlagGroupTable
-		}
+		p.table(b)
 	}
+}
+
+// table notes an identifier that may be a table which shows the group.
+func (p *parser) table(b []byte) {
+	switch {
+	case len(b) > 18 && hasPrefixFold(b, "REPLICATION_GROUP_"):
+		p.st.Flags |= FlagGroupTable
+	case sharedTable(b):
+		p.st.Flags |= FlagSharedTable
+	}
+}
+
+// sharedTable: the name is that of a table of performance_schema which the server has
+// and which may show the group, too.
+func sharedTable(b []byte) bool {
+	return equalFold(b, "EVENTS_STAGES_CURRENT") || equalFold(b, "REPLICATION_CONNECTION_STATUS")
 }

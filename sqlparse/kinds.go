@@ -26,8 +26,12 @@ func (p *parser) show() {
 		p.next()
 		fallthrough
 	default:
-		if p.accept("VARIABLES") && (p.is("LIKE") || p.is("WHERE")) {
-			p.st.Flags |= FlagShowVars
+		flag := FlagShowVars
+		if p.is("STATUS") {
+			flag = FlagShowStatus
+		}
+		if (p.accept("VARIABLES") || p.accept("STATUS")) && (p.is("LIKE") || p.is("WHERE")) {
+			p.st.Flags |= flag
 		}
 	}
 }

@@ -91,7 +91,7 @@ func replacements(sql []byte, toks []Token, schema string, r Replacer) []edit {
 				}
 				continue
 			}
-			if !hasPrefixFold(b, "REPLICATION_GROUP_") {
+			if !hasPrefixFold(b, "REPLICATION_GROUP_") && !sharedTable(b) {
 				continue
 			}
 			first := i

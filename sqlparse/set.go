@@ -41,6 +41,8 @@ func harmless(name []byte, value []byte) bool {
 		return equalFold(value, "1") || equalFold(value, "ON") || equalFold(value, "TRUE")
 	case equalFold(name, "GTID_NEXT"):
 		return len(value) > 2 && equalFold(value[1:len(value)-1], "AUTOMATIC") || equalFold(value, "AUTOMATIC") || equalFold(value, "DEFAULT")
+	case equalFold(name, "GTID_MODE"):
+		return equalFold(value, "ON") || equalFold(value, "'ON'") || equalFold(value, "3")
 	case equalFold(name, "BINLOG_FORMAT"):
 		return equalFold(value, "ROW") || len(value) > 2 && equalFold(value[1:len(value)-1], "ROW")
 	case equalFold(name, "BINLOG_ROW_IMAGE"):
@@ -174,10 +176,10 @@ func (p *parser) value() int {
 			b := p.src[t.Start:t.End]
 			if equalFold(b, "ROW_COUNT") {
 				p.st.Flags |= FlagRowCount
-			} else if len(b) > 18 && hasPrefixFold(b, "REPLICATION_GROUP_") {
-				p.st.Flags |= FlagGroupTable
 			} else if equalFold(b, "SELECT") || equalFold(b, "FROM") {
 				p.st.Flags |= FlagFrom
+			} else {
+				p.table(b)
 			}
 		case Op:
 			if p.src[t.Start] == '(' {
@@ -216,7 +218,7 @@ func (p *parser) judge(t Token, global bool, name []byte, value Token, n int) {
 	case hasPrefixFold(name, "GROUP_REPLICATION_"):
 		p.st.Flags |= FlagSetGroupVar
 		p.st.Name, p.st.Arg = Span{t.Start, t.End}, Span{value.Start, p.prev.End}
-	case forbidden(name) && !(n == 1 && harmless(name, v)) && !p.st.Has(FlagForbidden):
+	case (forbidden(name) || global && equalFold(name, "DEFAULT_TABLE_ENCRYPTION")) && !(n == 1 && harmless(name, v)) && !p.st.Has(FlagForbidden):
 		p.st.Flags |= FlagForbidden
 		p.st.Name = Span{t.Start, t.End}
 	}

@@ -1,8 +1,8 @@
 package sqlparse
 
-// ShowVariables tells what a statement with FlagShowVars asks for: the values of
-// all sessions or of this one, and the filter as it is written, LIKE or WHERE
-// included. like is the span of the pattern, empty for WHERE.
+// ShowVariables tells what a statement with FlagShowVars or FlagShowStatus asks for:
+// the values of all sessions or of this one, and the filter as it is written, LIKE or
+// WHERE included. like is the span of the pattern, empty for WHERE.
 func ShowVariables(sql []byte, mode Mode) (global bool, filter, like Span, ok bool) {
 	toks := tokens(sql, mode)
 	word := func(i int, k string) bool {
@@ -13,7 +13,7 @@ func ShowVariables(sql []byte, mode Mode) (global bool, filter, like Span, ok bo
 		i++
 	}
 	end := len(toks) - 2 // the last token but for EOF
-	if !word(0, "SHOW") || !word(i, "VARIABLES") || end < i+2 {
+	if !word(0, "SHOW") || !word(i, "VARIABLES") && !word(i, "STATUS") || end < i+2 {
 		return false, filter, like, false
 	}
 	i++

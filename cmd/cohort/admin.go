@@ -10,7 +10,6 @@ import (
 
 	"cohort/consensus"
 	"cohort/internal/httpapi"
-	"cohort/internal/sysvar"
 	"cohort/internal/wire"
 	"cohort/proxy"
 	"cohort/recovery"
@@ -52,8 +51,10 @@ func (s *statusSource) Exec(ctx context.Context, who proxy.SessionInfo, st proxy
 			return true, s.startError(s.member.Start(ctx))
 		}
 		return true, s.stopError(s.member.Stop(ctx))
+	case sqlparse.Maintenance:
+		return s.resetPersisted(who, st)
 	}
-	return true, s.set(ctx, who, st.Set)
+	return true, s.set(ctx, who, st)
 }
 
 // startError is what START GROUP_REPLICATION answers. As with the plugin the log
@@ -122,53 +123,6 @@ func need(who proxy.SessionInfo, privileges []string) error {
 	return wire.NewError(1227, "42000", "Access denied; you need (at least one of) the %s privilege(s) for this operation", strings.Join(privileges, " or "))
 }
 
-// set checks all assignments before it carries out the first.
-func (s *statusSource) set(ctx context.Context, who proxy.SessionInfo, list []proxy.Assignment) error {
-	var change []func() error
-	for _, a := range list {
-		v, ok := sysvar.Find(a.Name)
-		if !ok {
-			return wire.NewError(1193, "HY000", "Unknown system variable '%s'", a.Name)
-		}
-		if a.Scope == "SESSION" {
-			if !v.HasSession() {
-				return wire.NewError(1229, "HY000", "Variable '%s' is a GLOBAL variable and should be set with SET GLOBAL", a.Name)
-			}
-		} else if err := need(who, variablesAdmin); err != nil {
-			return err
-		}
-		if v.HasSession() && a.Scope != "SESSION" {
-			if err := need(who, groupAdmin); err != nil {
-				return err
-			}
-		}
-		if strings.HasPrefix(a.Scope, "PERSIST") {
-			if !v.Persistent() {
-				return wire.NewError(1238, "HY000", "Variable '%s' is a non persistent variable", a.Name)
-			}
-			return sysvar.Unsupported("SET %s of %s: change it in the member's configuration", a.Scope, a.Name)
-		}
-		text, err := v.Check(a.Value)
-		if err != nil {
-			return err
-		}
-		if now, err := s.value(a.Name); err == nil && now == text {
-			continue // nothing to change, and so nothing to promise
-		}
-		apply := s.applier(ctx, a.Name, text)
-		if apply == nil {
-			return v.WhileRunning(text)
-		}
-		change = append(change, apply)
-	}
-	for _, apply := range change {
-		if err := apply(); err != nil {
-			return err
-		}
-	}
-	return nil
-}
-
 // applier returns what makes a new value count, nil where nothing does.
 func (s *statusSource) applier(ctx context.Context, name, text string) func() error {
 	if change := policyChange(name, text); change != nil {
@@ -194,7 +148,12 @@ func (s *statusSource) applier(ctx context.Context, name, text string) func() er
 	case name == "group_replication_member_weight":
 		if w, ok := s.life.(weigher); ok {
 			return func() error {
-				if err := w.SetWeight(ctx, n); err != nil {
+				ctx, cancel := context.WithTimeout(ctx, quorumWait)
+				defer cancel()
+				switch err := w.SetWeight(ctx, n); {
+				case errors.Is(err, recovery.ErrActing):
+					return wire.NewError(1231, "42000", "The member weight for primary elections cannot be changed while group configuration operation 'Primary election change' is running initiated by 'SELECT group_replication_set_as_primary()'.")
+				case err != nil:
 					return fmt.Errorf("set the member's weight: %w", err)
 				}
 				s.remember(name, text)
@@ -257,48 +216,6 @@ func policyChange(name, text string) func(*recovery.Policy) {
 	return nil
 }
 
-// remember keeps a value that was set while the member runs.
-func (s *statusSource) remember(name, text string) { s.changed.Store(name, text) }
-
-// value is a variable's present value.
-func (s *statusSource) value(name string) (string, error) {
-	if v, ok := s.changed.Load(name); ok {
-		return v.(string), nil
-	}
-	return s.cfg.Get(name)
-}
-
-// Variable implements proxy.Admin.
-func (s *statusSource) Variable(_ context.Context, _ proxy.SessionInfo, name string) (value string, numeric, ok bool) {
-	if !strings.HasPrefix(name, "group_replication_") {
-		return "", false, false
-	}
-	value, err := s.value(name)
-	if err != nil {
-		return "", false, false
-	}
-	// MySQL shows its booleans as numbers.
-	switch value {
-	case "ON":
-		return "1", true, true
-	case "OFF":
-		return "0", true, true
-	}
-	_, err = strconv.ParseUint(value, 10, 64)
-	return value, err == nil, true
-}
-
-// Variables implements proxy.Admin.
-func (s *statusSource) Variables(context.Context, proxy.SessionInfo) []proxy.NamedValue {
-	var list []proxy.NamedValue
-	for _, name := range sysvar.Names() {
-		if v, err := s.value(name); err == nil {
-			list = append(list, proxy.NamedValue{Name: name, Value: v})
-		}
-	}
-	return list
-}
-
 // quorumWait bounds how long a function waits for the proof that this member is
 // in the majority.
 const quorumWait = 5 * time.Second
@@ -319,7 +236,8 @@ func (s *statusSource) Function(ctx context.Context, who proxy.SessionInfo, call
 		cancel()
 		online = err == nil
 	}
-	result, err := f.run(functionCall{ctx: ctx, view: s.node.View(), self: s.id, online: online, args: call.Args, life: s.life})
+	result, err := f.run(functionCall{ctx: ctx, view: s.node.View(), self: s.id, online: online, args: call.Args, life: s.life,
+		unreachable: s.member.Unreachable, fresh: s.node.View, patience: settleWait})
 	if err != nil {
 		return "", true, asFunctionError(call.Name, err)
 	}

@@ -10,6 +10,7 @@ import (
 
 	"github.com/rs/zerolog"
 
+	"cohort/consensus"
 	"cohort/consensus/state"
 	"cohort/internal/config"
 	"cohort/internal/sysvar"
@@ -26,12 +27,12 @@ const (
 	uuid4 = "44444444-4444-4444-8444-444444444444"
 )
 
-// member 1 is the primary, 2 is ONLINE, 3 joins, 4 is gone.
+// member 1 is the primary, 2 and 3 are ONLINE, 4 is gone.
 func testView() *state.View {
 	return &state.View{Founded: true, Primary: 1, Members: []state.Member{
 		{ID: 1, State: state.StateOnline, Info: state.MemberInfo{UUID: uuid1, ServerVersion: 90704}},
 		{ID: 2, State: state.StateOnline, Info: state.MemberInfo{UUID: uuid2, ServerVersion: 90704}},
-		{ID: 3, State: state.StateRecovering, Info: state.MemberInfo{UUID: uuid3, ServerVersion: 90704}},
+		{ID: 3, State: state.StateOnline, Info: state.MemberInfo{UUID: uuid3, ServerVersion: 90704}},
 		{ID: 4, State: state.StateOffline, Info: state.MemberInfo{UUID: uuid4, ServerVersion: 90704}},
 	}}
 }
@@ -69,6 +70,8 @@ func text(s string, e error) string {
 
 func TestSetAsPrimary(t *testing.T) {
 	const name = "group_replication_set_as_primary"
+	joining := testView()
+	joining.Members[2].State = state.StateRecovering
 	newer := testView()
 	newer.Members[1].Info.ServerVersion = 90705
 	electing := testView()
@@ -80,13 +83,19 @@ func TestSetAsPrimary(t *testing.T) {
 		args    []sysvar.Value
 		view    *state.View
 		offline bool
+		deaf    uint64 // who is not heard
 		err     error
 		want    string
 		asked   string
 	}{
 		{what: "another member", args: []sysvar.Value{str(uuid2)}, want: "Primary server switched to: " + uuid2, asked: uuid2},
 		{what: "the primary", args: []sysvar.Value{str(uuid1)}, want: "The requested member is already the current group primary."},
-		{what: "a joining member", args: []sysvar.Value{str(uuid3)}, want: "1123 Can't initialize function '" + name + "'; A member is joining the group, wait for it to be ONLINE."},
+		{what: "a member that joins", args: []sysvar.Value{str(uuid2)}, view: joining, want: "1123 Can't initialize function '" + name + "'; A member is joining the group, wait for it to be ONLINE."},
+		{what: "a member that is not heard", args: []sysvar.Value{str(uuid2)}, deaf: 3, want: "1123 Can't initialize function '" + name + "'; All members in the group must be reachable."},
+		{what: "the appointed member left", args: []sysvar.Value{str(uuid2)}, err: fmt.Errorf("wrapped: %w", recovery.ErrOvertaken), want: failed + string(errElected), asked: uuid2},
+		{what: "another election came first", args: []sysvar.Value{str(uuid2)}, err: fmt.Errorf("wrapped: %w", consensus.ErrNotAppointed), want: failed + string(errElecting), asked: uuid2},
+		{what: "this member left", args: []sysvar.Value{str(uuid2)}, err: fmt.Errorf("wrapped: %w", consensus.ErrNotAdmitted), want: failed + string(errGone), asked: uuid2},
+		{what: "a joining member", args: []sysvar.Value{str(uuid3)}, view: joining, want: "1123 Can't initialize function '" + name + "'; A member is joining the group, wait for it to be ONLINE."},
 		{what: "a member that is gone", args: []sysvar.Value{str(uuid4)}, want: "1123 Can't initialize function '" + name + "'; The requested uuid is not a member of the group."},
 		{what: "not ONLINE", args: []sysvar.Value{str("x")}, offline: true, want: "1123 Can't initialize function '" + name + "'; Member must be ONLINE and in the majority partition."},
 		{what: "a higher version", args: []sysvar.Value{str(uuid2)}, view: newer, want: "3910 The function '" + name + "' failed. Error processing configuration start message: The appointed primary member is not the lowest version in the group."},
@@ -104,7 +113,8 @@ func TestSetAsPrimary(t *testing.T) {
 			c.view = testView()
 		}
 		s := &switched{err: c.err}
-		got, err := functions[name].run(functionCall{ctx: t.Context(), view: c.view, self: 2, online: !c.offline, args: c.args, life: s})
+		got, err := functions[name].run(functionCall{ctx: t.Context(), view: c.view, self: 2, online: !c.offline, args: c.args, life: s,
+			unreachable: func(m state.Member) bool { return m.ID == c.deaf }})
 		if err != nil {
 			err = asFunctionError(name, err)
 		}
@@ -213,7 +223,6 @@ func TestSetVariables(t *testing.T) {
 		{"SYSTEM_VARIABLES_ADMIN", []proxy.Assignment{weight("GLOBAL", "70")}, ""},
 		{"GROUP_REPLICATION_ADMIN", []proxy.Assignment{weight("GLOBAL", "71")}, denied + "SYSTEM_VARIABLES_ADMIN privilege(s) for this operation"},
 		{"SUPER", []proxy.Assignment{weight("SESSION", "71")}, "1229 Variable 'group_replication_member_weight' is a GLOBAL variable and should be set with SET GLOBAL"},
-		{"SUPER", []proxy.Assignment{weight("PERSIST", "71")}, "1235 This version of MySQL doesn't yet support 'SET PERSIST of group_replication_member_weight: change it in the member's configuration'"},
 		// All or nothing.
 		{"SUPER", []proxy.Assignment{weight("GLOBAL", "71"), period}, "1235 This version of MySQL doesn't yet support 'SET of group_replication_flow_control_period: it has no effect before there is: flow control'"},
 		{"SUPER", []proxy.Assignment{{Scope: "SESSION", Name: "group_replication_consistency", Value: str("before_on_primary_failover")}}, ""},

@@ -9,6 +9,7 @@ import (
 	"strings"
 	"time"
 
+	"cohort/consensus"
 	"cohort/consensus/state"
 	"cohort/internal/config"
 	"cohort/internal/sysvar"
@@ -36,7 +37,17 @@ type functionCall struct {
 	online bool // this member is ONLINE and in the majority
 	args   []sysvar.Value
 	life   any
+	// unreachable says whether this member does not hear another one; nil: it hears all.
+	unreachable func(state.Member) bool
+	// fresh is the view as it is now, and patience how long to wait for all members to
+	// be there; nil and 0: not at all.
+	fresh    func() *state.View
+	patience time.Duration
 }
+
+// settleWait is how long a change of the primary waits for all members to be ONLINE and
+// heard of, where MySQL refuses at once: here a former primary joins anew.
+const settleWait = 5 * time.Second
 
 // groupFunction is one of the plugin's functions. Its checks are in the order of
 // the plugin's.
@@ -65,9 +76,13 @@ const (
 	errJoining   = errInit("A member is joining the group, wait for it to be ONLINE.")
 	errNoUUID    = errInit("Wrong arguments: You need to specify a server uuid.")
 	errBadUUID   = errInit("Wrong arguments: The server uuid is not valid.")
+	errReach     = errInit("All members in the group must be reachable.")
+	errEither    = errInit("Wrong arguments: This function either takes no arguments or a single server uuid.")
 
 	errActing   = errRun("There is already a configuration action being executed. Wait for it to finish.")
 	errElecting = errRun("A primary election is occurring in the group. Wait for it to end.")
+	errGone     = errRun("Member has left the group. This operation was locally aborted and for that reason terminated.")
+	errElected  = errRun("The appointed primary for election left the group, this operation will be aborted and if present the old primary member will be re-elected. Check the group member list to see who is the primary.")
 	errLeft     = errRun("Primary assigned for election left the group, this operation will be aborted. No primary election was invoked under this operation.")
 )
 
@@ -81,12 +96,10 @@ var functions = map[string]groupFunction{
 	"group_replication_set_write_concurrency": {check: one(sysvar.Int, "UDF takes one integer argument."), run: setWriteConcurrency},
 	"group_replication_get_communication_protocol": {open: true, check: noArguments("UDF does not take arguments."),
 		run: unsupported("A group of cohort members has no communication protocol of the plugin's.")},
-	"group_replication_set_communication_protocol": {check: one(sysvar.String, "UDF takes one version string argument with format major.minor.patch"),
-		run: unsupported("A group of cohort members has no communication protocol of the plugin's.")},
-	"group_replication_enable_member_action":  {check: checkAction, run: unsupported("Member actions are not supported by this release.")},
-	"group_replication_disable_member_action": {check: checkAction, run: unsupported("Member actions are not supported by this release.")},
-	"group_replication_reset_member_actions": {check: noArguments("UDF takes 0 arguments."),
-		run: unsupported("Member actions are not supported by this release.")},
+	"group_replication_set_communication_protocol": {check: one(sysvar.String, "UDF takes one version string argument with format major.minor.patch"), run: setProtocol},
+	"group_replication_enable_member_action":       {lockable: true, check: checkAction, run: enableAction},
+	"group_replication_disable_member_action":      {lockable: true, check: checkAction, run: disableAction},
+	"group_replication_reset_member_actions":       {check: noArguments("UDF takes 0 arguments."), run: resetActions},
 }
 
 // admissible makes the checks that need nothing of the group.
@@ -153,7 +166,7 @@ func checkAction(args []sysvar.Value) error {
 		return errInit("UDF takes 2 arguments.")
 	}
 	for i, which := range []string{"first", "second"} {
-		if args[i].Kind != sysvar.String {
+		if args[i].Kind != sysvar.String || args[i].Text == "" {
 			return errInit("UDF " + which + " argument must be a string.")
 		}
 	}
@@ -177,13 +190,6 @@ func setWriteConcurrency(c functionCall) (string, error) {
 	return unsupported("A group of cohort members has no write concurrency to set: its ordered log is not XCom.")(c)
 }
 
-func checkUUID(arg sysvar.Value) error {
-	if arg.Kind != sysvar.String || arg.Text == "" {
-		return errNoUUID
-	}
-	return nil
-}
-
 func checkSetAsPrimary(args []sysvar.Value) error {
 	switch {
 	case len(args) > 2:
@@ -191,8 +197,8 @@ func checkSetAsPrimary(args []sysvar.Value) error {
 	case len(args) == 0:
 		return errNoUUID
 	}
-	if err := checkUUID(args[0]); err != nil {
-		return err
+	if args[0].Kind != sysvar.String || args[0].Text == "" {
+		return errNoUUID
 	}
 	if len(args) == 2 && args[1].Kind != sysvar.Int {
 		return errInit("Wrong arguments: Second parameter `running_transactions_timeout` must be type integer between 0 - 3600 (seconds).")
@@ -206,6 +212,9 @@ const longestWait = 3600
 func setAsPrimary(c functionCall) (string, error) {
 	m, err := c.appointed(c.args[0].Text)
 	if err != nil {
+		return "", err
+	}
+	if m, err = c.settled(m); err != nil {
 		return "", err
 	}
 	wait := -1
@@ -238,6 +247,12 @@ func setAsPrimary(c functionCall) (string, error) {
 		return "", errActing
 	case errors.Is(err, recovery.ErrTarget):
 		return "", errLeft
+	case errors.Is(err, recovery.ErrOvertaken):
+		return "", errElected
+	case errors.Is(err, consensus.ErrNotAppointed):
+		return "", errElecting
+	case errors.Is(err, consensus.ErrNotAdmitted), errors.Is(err, consensus.ErrClosed):
+		return "", errGone
 	case err != nil:
 		return "", err
 	}
@@ -253,13 +268,44 @@ func (c functionCall) appointed(uuid string) (state.Member, error) {
 		return state.Member{}, errBadUUID
 	}
 	m, ok := c.view.MemberByUUID(strings.ToLower(uuid))
-	switch {
-	case !ok || m.State == state.StateOffline || m.State == state.StateError:
+	if !ok || m.State == state.StateOffline || m.State == state.StateError {
 		return m, errNotMember
-	case m.State == state.StateRecovering:
-		return m, errJoining
 	}
 	return m, nil
+}
+
+// settled waits for a moment for all members to be ONLINE and heard of, and returns
+// what is known of m then.
+func (c *functionCall) settled(m state.Member) (state.Member, error) {
+	for end := time.Now().Add(c.patience); ; {
+		err := c.unsettled()
+		if err == nil || c.fresh == nil || time.Now().After(end) {
+			return m, err
+		}
+		select {
+		case <-c.ctx.Done():
+			return m, context.Cause(c.ctx)
+		case <-time.After(50 * time.Millisecond):
+		}
+		c.view = c.fresh()
+		if m, err = c.appointed(m.Info.UUID); err != nil {
+			return m, err
+		}
+	}
+}
+
+func (c *functionCall) unsettled() error {
+	joining := false
+	for _, m := range c.view.Members {
+		if c.unreachable != nil && m.ID != c.self && c.unreachable(m) {
+			return errReach
+		}
+		joining = joining || m.State == state.StateRecovering
+	}
+	if joining {
+		return errJoining
+	}
+	return nil
 }
 
 // lowestVersion refuses a primary whose transactions a member of a lower version
@@ -274,11 +320,8 @@ func (c functionCall) lowestVersion(m state.Member) error {
 }
 
 func checkSinglePrimary(args []sysvar.Value) error {
-	switch {
-	case len(args) > 1:
-		return errInit("Wrong arguments: This function either takes no arguments or a single server uuid.")
-	case len(args) == 1:
-		return checkUUID(args[0])
+	if len(args) > 1 || len(args) == 1 && (args[0].Kind != sysvar.String || args[0].Text == "") {
+		return errEither
 	}
 	return nil
 }
@@ -290,7 +333,11 @@ func switchToSinglePrimary(c functionCall) (string, error) {
 		}
 		return "The group is already on single-primary mode.", nil
 	}
-	if _, err := c.appointed(c.args[0].Text); err != nil {
+	m, err := c.appointed(c.args[0].Text)
+	if err != nil {
+		return "", err
+	}
+	if _, err := c.settled(m); err != nil {
 		return "", err
 	}
 	return "Already in single-primary mode. Did you mean to use group_replication_set_as_primary?", nil

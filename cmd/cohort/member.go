@@ -22,6 +22,7 @@ import (
 	"cohort/internal/httpapi"
 	"cohort/internal/logging"
 	"cohort/internal/mysqld"
+	"cohort/internal/persist"
 	"cohort/recovery"
 	"cohort/router"
 )
@@ -36,6 +37,14 @@ func serve(ctx context.Context, cfg *config.Config, log zerolog.Logger) (err err
 		if err := os.MkdirAll(d, 0o700); err != nil {
 			return fmt.Errorf("make the member's directory: %w", err)
 		}
+	}
+	persisted, err := persist.Open(cfg.DataDir)
+	if err != nil {
+		return err
+	}
+	usePersisted(cfg, persisted, logging.Component(log, "admin"))
+	if err := cfg.Validate(); err != nil {
+		return fmt.Errorf("with what SET PERSIST stored: %w", err)
 	}
 	id, err := identify(ctx, cfg, log)
 	if err != nil {
@@ -106,7 +115,7 @@ func serve(ctx context.Context, cfg *config.Config, log zerolog.Logger) (err err
 	if err != nil {
 		return err
 	}
-	st := &statusSource{cfg: cfg, info: info, id: self, node: node, router: rt, member: member, donors: donors, stats: stats, life: member,
+	st := &statusSource{cfg: cfg, info: info, id: self, node: node, router: rt, member: member, donors: donors, stats: stats, life: member, persisted: persisted,
 		log: logging.Component(log, "admin")}
 	front, err := newProxy(cfg, st, rt, member, log)
 	if err != nil {

@@ -13,6 +13,7 @@ import (
 	"cohort/internal/config"
 	"cohort/internal/groupstats"
 	"cohort/internal/httpapi"
+	"cohort/internal/persist"
 	"cohort/recovery"
 	"cohort/router"
 )
@@ -30,6 +31,8 @@ type statusSource struct {
 	// life is member, for what it may or may not be able to do.
 	life any
 	log  zerolog.Logger
+	// persisted is what SET PERSIST stores.
+	persisted *persist.Store
 	// changed holds the variables that were set while the member runs.
 	changed sync.Map
 }

@@ -65,3 +65,21 @@ func (s *State) appoint(id uint64, sink Sink) {
 	sink.Decided(Decision{Index: s.index, Kind: KindPrimary, Origin: id, N: s.LastN(),
 		Epoch: s.epoch, Committed: true})
 }
+
+// applyWeight changes what later elections go by. A primary that is ONLINE stays
+// what it is.
+func (s *State) applyWeight(body []byte, sink Sink) (uint64, error) {
+	var w Weight
+	if err := w.decode(body); err != nil {
+		return 0, err
+	}
+	m := s.member(w.Member)
+	if m == nil || !m.lives(w.Incarnation) {
+		return 0, nil
+	}
+	m.Info.Weight = w.Weight
+	s.viewDirty = true
+	sink.Decided(Decision{Index: s.index, Kind: KindWeight, Origin: m.ID, Incarnation: m.Incarnation,
+		N: s.LastN(), Epoch: s.epoch, Committed: true})
+	return 1, nil
+}

@@ -33,13 +33,15 @@ const (
 	KindAdmit Kind = 11
 	// KindEvict takes a member's replica out of the log.
 	KindEvict Kind = 12
+	// KindWeight changes a member's weight in elections.
+	KindWeight Kind = 14
 )
 
 // String returns the kind's name.
 func (k Kind) String() string {
 	names := [...]string{"", "bootstrap", "join", "state", "primary", "txn", "direct",
-		"fragment", "abort", "watermark", "rules", "admit", "evict"}
-	if int(k) < len(names) && k > 0 {
+		"fragment", "abort", "watermark", "rules", "admit", "evict", "", "weight"}
+	if int(k) < len(names) && names[k] != "" {
 		return names[k]
 	}
 	return fmt.Sprintf("kind(%d)", uint8(k))
@@ -173,7 +175,7 @@ type MemberInfo struct {
 	UUID string
 	// ServerVersion is as 90704 for 9.7.4.
 	ServerVersion uint64
-	// Weight is group_replication_member_weight, 0..100.
+	// Weight is group_replication_member_weight, 0..MaxWeight.
 	Weight uint64
 	// MysqldAddress is host:port of the mysqld, for other members' sessions.
 	MysqldAddress string
@@ -503,6 +505,38 @@ func (x *Evict) decode(b []byte) error {
 			x.Replica = num
 		case 3:
 			x.Incarnation = num
+		}
+	})
+}
+
+// MaxWeight is the highest weight of a member.
+const MaxWeight = 100
+
+// Weight changes a member's weight in elections. It counts only while Incarnation
+// is the member's: a later Join brings the weight of its time.
+type Weight struct {
+	Member      uint64
+	Incarnation uint64
+	Weight      uint64
+}
+
+// AppendItem appends the item to an entry.
+func (x *Weight) AppendItem(b []byte) []byte {
+	f := appendUint(nil, 1, x.Member)
+	f = appendUint(f, 2, x.Incarnation)
+	f = appendUint(f, 3, x.Weight)
+	return appendItem(b, KindWeight, f)
+}
+
+func (x *Weight) decode(b []byte) error {
+	return fields(b, func(tag int, num uint64, _ []byte) {
+		switch tag {
+		case 1:
+			x.Member = num
+		case 2:
+			x.Incarnation = num
+		case 3:
+			x.Weight = min(num, MaxWeight)
 		}
 	})
 }

@@ -410,6 +410,8 @@ func (s *State) apply(kind Kind, body []byte, sink Sink) (uint64, error) {
 		return s.applyAdmit(body, sink)
 	case KindEvict:
 		return s.applyEvict(body, sink)
+	case KindWeight:
+		return s.applyWeight(body, sink)
 	default:
 		return 0, ErrUnsupported
 	}

@@ -38,6 +38,7 @@ const (
 	FromFile        Origin = "file"
 	FromEnvironment Origin = "environment"
 	FromFlag        Origin = "flag"
+	FromPersisted   Origin = "SET PERSIST"
 )
 
 // Default returns a configuration that holds every key's default.

@@ -89,7 +89,7 @@ type Config struct {
 	// and cannot come back. Its mysqld takes no writes in any case. READ_ONLY: its
 	// clients read there; OFFLINE_MODE: its mysqld refuses all without
 	// CONNECTION_ADMIN; ABORT_SERVER: its mysqld is shut down and the process ends.
-	ExitStateAction string `key:"group_replication_exit_state_action" def:"OFFLINE_MODE" enum:"READ_ONLY,OFFLINE_MODE,ABORT_SERVER" live:"yes"`
+	ExitStateAction string `key:"group_replication_exit_state_action" def:"OFFLINE_MODE" enum:"READ_ONLY,ABORT_SERVER,OFFLINE_MODE" live:"yes"`
 
 	// IPAllowlist: From where members are accepted: addresses, networks, names
 	// and names/bits, separated by commas, or AUTOMATIC for loopback and the

@@ -15,6 +15,7 @@ import (
 const (
 	erWrongValueForVar = 1231 // also the number of the plugin's own range texts
 	erWrongTypeForVar  = 1232
+	erConfiguration    = 3092 // the plugin's, for an allowlist
 )
 
 // ValueError says which value a key cannot take, in the words and with the
@@ -36,6 +37,11 @@ func (e *ValueError) Unwrap() error { return ErrBadValue }
 
 func bad(k Key, value, format string, args ...any) error {
 	return &ValueError{Key: k.Name, Value: value, Number: erWrongValueForVar, State: "42000", Text: fmt.Sprintf(format, args...)}
+}
+
+// badList is bad with the number that the plugin has for allowlists.
+func badList(k Key, value, format string, args ...any) error {
+	return &ValueError{Key: k.Name, Value: value, Number: erConfiguration, State: "HY000", Text: fmt.Sprintf(format, args...)}
 }
 
 func cannot(k Key, value string) error {
@@ -141,6 +147,8 @@ func outOfRange(k Key, s string) error {
 	switch k.Name {
 	case "group_replication_compression_threshold":
 		return bad(k, s, "The value %s is not within the range of accepted values for the option %s!", s, k.Name)
+	case "group_replication_recovery_zstd_compression_level":
+		return bad(k, s, "The value '%s' is invalid for %s option.", s, k.Name)
 	case "group_replication_communication_max_message_size":
 		return bad(k, s, "The value %s is not within the range of accepted values for the %s option. Use 0 to disable message fragmentation, or specify a value up to %d.", s, k.Name, k.Max)
 	}
@@ -217,7 +225,7 @@ func checkAllowlist(k Key, s string) error {
 	for _, e := range list {
 		if strings.EqualFold(e, "AUTOMATIC") {
 			if len(list) > 1 {
-				return bad(k, s, "The %s is invalid. Make sure that when specifying \"AUTOMATIC\" the list contains no other values.", k.Name)
+				return badList(k, s, "The %s is invalid. Make sure that when specifying \"AUTOMATIC\" the list contains no other values.", k.Name)
 			}
 			continue
 		}
@@ -231,7 +239,7 @@ func checkAllowlist(k Key, s string) error {
 		if _, err := netip.ParseAddr(addr); err != nil && validHostName(addr) && (!masked || maskNumber(e)) {
 			continue
 		}
-		return bad(k, s, "The %s is invalid.", k.Name)
+		return badList(k, s, "The %s is invalid.", k.Name)
 	}
 	return nil
 }

@@ -5,6 +5,7 @@ package groupstats
 
 import (
 	"sync"
+	"time"
 
 	"cohort/consensus/state"
 )
@@ -35,6 +36,7 @@ type Counter struct {
 	proposed, rolled   map[uint64]uint64
 	first              uint64 // the number before the first one seen
 	runs               []run
+	latest             time.Time
 }
 
 // New returns a counter.
@@ -46,6 +48,7 @@ func New() *Counter {
 func (c *Counter) Ordered(ds []state.Decision) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
+	c.latest = time.Now()
 	for i := range ds {
 		d := &ds[i]
 		if d.Kind != state.KindTxn && d.Kind != state.KindDirect || d.Repeated {
@@ -74,6 +77,13 @@ func (c *Counter) Ordered(ds []state.Decision) {
 			c.runs[n-1].last = d.N
 		}
 	}
+}
+
+// Latest is when this member last learned of a decision, zero for never.
+func (c *Counter) Latest() time.Time {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return c.latest
 }
 
 // Checked is how many transactions were certified, Conflicts how many of them

@@ -5,6 +5,7 @@ package sysvar
 
 import (
 	"errors"
+	"net"
 	"slices"
 	"strconv"
 	"strings"
@@ -91,6 +92,8 @@ func cannot(name, value string) error {
 func (v Var) Check(x Value) (string, error) {
 	name := v.key.Name
 	switch {
+	case x.Kind == Default && (name == "group_replication_single_primary_mode" || name == "group_replication_enforce_update_everywhere_checks"):
+		return "", cannot(name, "DEFAULT")
 	case x.Kind == Default:
 		return v.key.Default, nil
 	case v.number():
@@ -110,6 +113,11 @@ func (v Var) Check(x Value) (string, error) {
 	case x.Kind != String:
 		return "", wrongType(name)
 	}
+	if name == "group_replication_advertise_recovery_endpoints" {
+		if err := badEndpoint(x.Text); err != nil {
+			return "", err
+		}
+	}
 	return v.parse(x.Text)
 }
 
@@ -128,14 +136,33 @@ func (v Var) parse(text string) (string, error) {
 // ranged are the numbers outside of whose range the plugin refuses, with a text
 // of its own (true) or the usual one; others are clamped.
 var ranged = map[string]bool{
-	"group_replication_member_expel_timeout":           false,
-	"group_replication_autorejoin_tries":               false,
-	"group_replication_clone_threshold":                true,
-	"group_replication_compression_threshold":          true,
-	"group_replication_communication_max_message_size": true,
-	"group_replication_gtid_assignment_block_size":     true,
-	"group_replication_message_cache_size":             true,
-	"group_replication_auto_increment_increment":       true,
+	"group_replication_member_expel_timeout":            false,
+	"group_replication_autorejoin_tries":                false,
+	"group_replication_clone_threshold":                 true,
+	"group_replication_compression_threshold":           true,
+	"group_replication_communication_max_message_size":  true,
+	"group_replication_gtid_assignment_block_size":      true,
+	"group_replication_message_cache_size":              true,
+	"group_replication_auto_increment_increment":        true,
+	"group_replication_recovery_zstd_compression_level": true,
+}
+
+// silent are the numbers that the plugin clamps without a warning.
+var silent = map[string]bool{
+	"group_replication_member_weight":                true,
+	"group_replication_unreachable_majority_timeout": true,
+	"group_replication_recovery_retry_count":         true,
+	"group_replication_recovery_reconnect_interval":  true,
+	"group_replication_components_stop_timeout":      true,
+}
+
+// Truncated is the text of MySQL's warning 1292 that comes with a number which Check
+// has clamped to text, "" for none.
+func (v Var) Truncated(x Value, text string) string {
+	if !v.number() || x.Kind != Int || silent[v.key.Name] || strings.TrimLeft(x.Text, "0") == strings.TrimLeft(text, "0") {
+		return ""
+	}
+	return "Truncated incorrect " + v.key.Name + " value: '" + x.Text + "'"
 }
 
 func (v Var) checkNumber(text string) (string, error) {
@@ -172,12 +199,18 @@ var running = map[string]string{
 	"group_replication_enforce_update_everywhere_checks": "Cannot turn ON/OFF group_replication_enforce_update_everywhere_checks mode while Group Replication is running.",
 }
 
-// WhileRunning is why the variable cannot be changed while the member runs.
-func (v Var) WhileRunning(text string) error {
-	name := v.key.Name
-	if refusal, ok := running[name]; ok {
+// Fixed is the plugin's refusal of any change while it runs, nil if it has none.
+func (v Var) Fixed() error {
+	if refusal, ok := running[v.key.Name]; ok {
 		return wire.NewError(erRunning, "HY000", "%s", refusal)
 	}
+	return nil
+}
+
+// Unchangeable is why a new value of the variable cannot take effect in a process that
+// runs.
+func (v Var) Unchangeable(text string) error {
+	name := v.key.Name
 	switch {
 	case name == "group_replication_force_members":
 		return wire.NewError(4118, "HY000", "The 'SET GLOBAL group_replication_force_members=%s' command encountered a failure. "+
@@ -187,7 +220,22 @@ func (v Var) WhileRunning(text string) error {
 	case v.key.Later != "":
 		return Unsupported("SET of %s: it has no effect before there is: %s", name, v.key.Later)
 	}
-	return Unsupported("SET of %s while the member runs: change it in the member's configuration and start the member again", name)
+	return Unsupported("SET of %s while the member's process runs: SET PERSIST_ONLY, or change its configuration, and start it again", name)
+}
+
+// badEndpoint is the plugin's refusal of a list of recovery endpoints, nil for one that
+// it takes.
+func badEndpoint(list string) error {
+	if strings.EqualFold(list, "DEFAULT") {
+		return nil
+	}
+	for e := range strings.SplitSeq(list, ",") {
+		_, port, err := net.SplitHostPort(e)
+		if n, perr := strconv.ParseUint(port, 10, 16); err != nil || perr != nil || n == 0 {
+			return wire.NewError(3976, "HY000", "Variable 'group_replication_advertise_recovery_endpoints' cannot be set to the value of '%s'. Invalid value on recovery endpoint '%s'.", list, e)
+		}
+	}
+	return nil
 }
 
 // Unsupported is the error for what MySQL can do and cohort cannot.
