@@ -5,6 +5,8 @@ GO          ?= go
 STATICCHECK := honnef.co/go/tools/cmd/staticcheck@v0.7.0
 FUZZTIME    ?= 1m
 TIMEOUT     ?= 60m
+# Tests wait more than they work: three packages at a time, the slowest first.
+SLOWEST     := ./recovery ./proxy ./consensus
 # -short: fewer rounds of the fault tests; no transactions of hundreds of MB.
 UNITFLAGS   ?=
 E2EFLAGS    ?=
@@ -36,7 +38,7 @@ lint: ## gofmt, go vet, staticcheck
 	$(GO) run $(STATICCHECK) ./...
 
 unit: mysqld ## packages' own tests; those about mysqld start real ones
-	./scripts/ramtmp.sh $(GO) test -timeout $(TIMEOUT) $(UNITFLAGS) $$($(GO) list ./... | grep -v '/internal/e2e$$')
+	./scripts/ramtmp.sh $(GO) test -timeout $(TIMEOUT) $(UNITFLAGS) -p 3 $(SLOWEST) $$($(GO) list ./... | grep -v '/internal/e2e$$')
 
 # The program is not a dependency that go test knows of: never from its cache.
 e2e: build mysqld ## whole groups, real clients, processes killed
