@@ -145,7 +145,13 @@ type Member struct {
 	// have changed.
 	weight  atomic.Uint64
 	weighed chan struct{}
+	// secure is mysqld's require_secure_transport, as far as known.
+	secure atomic.Bool
 }
+
+// RequireTLS says whether mysqld wants its clients to use TLS or a socket. The
+// member's own connection to it is a socket, so it cannot tell by itself.
+func (m *Member) RequireTLS() bool { return m.secure.Load() }
 
 // New prepares a member: it opens its listeners and reads its password.
 func New(opt Options) (*Member, error) {

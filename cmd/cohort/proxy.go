@@ -29,6 +29,7 @@ func newProxy(cfg *config.Config, admin proxy.Admin, rt *router.Router, member *
 		// mysqld makes its own certificate, which nobody can verify; encryption
 		// without identity is what the client's own connection would have had.
 		BackendTLS:     &tls.Config{InsecureSkipVerify: true, MinVersion: tls.VersionTLS12},
+		RequireTLS:     member.RequireTLS,
 		MaxConnections: int(cfg.MaxConnections), IdleTimeout: cfg.WaitTimeout,
 		Logger: logging.Component(log, "proxy"),
 	})
