@@ -204,6 +204,7 @@ func (n *Node) startReplica(id identity) error {
 		return fmt.Errorf("consensus: %w", err)
 	}
 	n.leader.reset()
+	n.live.at.Store(0)
 	factory := &logDBFactory{log: cfg.Logger, live: &n.live, wrap: cfg.wrapLogDB}
 	nhc := config.NodeHostConfig{
 		DeploymentID:        deploymentID(cfg.GroupName),
