@@ -194,6 +194,7 @@ func startLoad(ctx context.Context, s System, schema string, base time.Time, all
 	ctx, cancel := context.WithCancel(ctx)
 	l := &load{cancel: cancel, all: all, in: make(chan time.Duration, 4096), done: make(chan struct{})}
 	targets, direct := s.Clients(), s.Direct()
+	_, group := s.(*Group)
 	var conns atomic.Int32
 	start := func(w workload, c *client) {
 		own := rand.New(rand.NewPCG(rng.Uint64(), rng.Uint64()))
@@ -203,7 +204,8 @@ func startLoad(ctx context.Context, s System, schema string, base time.Time, all
 		done := &progress{acks: l.in}
 		l.counts = append(l.counts, done)
 		for i := range w.clients(len(targets)) {
-			start(w, &client{id: i, schema: schema, base: base, targets: targets, at: i % len(targets), roam: true, conns: &conns, done: done})
+			_, reads := w.(*register)
+			start(w, &client{id: i, schema: schema, base: base, targets: targets, at: i % len(targets), roam: true, before: group && reads && i%2 == 1, conns: &conns, done: done})
 		}
 		if _, ok := w.(*bank); ok {
 			aside := &progress{acks: nil} // says nothing about the group's availability
@@ -261,9 +263,9 @@ func (l *load) progress(ctx context.Context, patience time.Duration) error {
 // and sometimes the group has the time to recover in between.
 func strike(ctx context.Context, s System, p Plan, base time.Time, rng *rand.Rand) []Struck {
 	faults := s.Faults()
-	if len(p.Only) > 0 {
-		faults = slices.DeleteFunc(faults, func(f Fault) bool { return !slices.Contains(p.Only, f.Name) })
-	}
+	faults = slices.DeleteFunc(faults, func(f Fault) bool {
+		return len(p.Only) > 0 && !slices.Contains(p.Only, f.Name) || len(p.Only) == 0 && f.OnlyNamed
+	})
 	var struck []Struck
 	type pending struct {
 		i    int
@@ -321,7 +323,7 @@ func strike(ctx context.Context, s System, p Plan, base time.Time, rng *rand.Ran
 	return struck
 }
 
-// gaps are, for each fault, the longest time between two acknowledgements from
+// gaps are, for each fault, the longest time between two acknowledged writes from
 // the last before it until half a minute later, or the next fault.
 func gaps(acks []time.Duration, struck []Struck) []time.Duration {
 	slices.Sort(acks)
