@@ -44,6 +44,7 @@ func run(ctx context.Context, logger zerolog.Logger) error {
 	flag.DurationVar(&p.Patience, "patience", 3*time.Minute, "for everything to work again after the faults")
 	flag.StringVar(&o.faults, "only", "", "names of faults, separated by commas (default: all but leave)")
 	flag.StringVar(&workloads, "workloads", "", "append, bank, fork, session, register (default: all)")
+	flag.BoolVar(&p.Before, "before", false, "half of the sessions of register read under group_replication_consistency=BEFORE, which must be linearizable")
 	flag.IntVar(&o.members, "members", 3, "size of the group")
 	flag.BoolVar(&o.control, "control", false, "a single mysqld instead of a group")
 	flag.BoolVar(&o.net, "net", true, "networks of the members' own, where permitted")
@@ -175,6 +176,9 @@ func replay(p battery.Plan, o options, n int) string {
 	}
 	if len(p.Workloads) > 0 {
 		args += " -workloads " + strings.Join(p.Workloads, ",")
+	}
+	if p.Before {
+		args += " -before"
 	}
 	if o.control {
 		args += " -control"
