@@ -204,6 +204,7 @@ func (n *Node) startReplica(id identity) error {
 		return fmt.Errorf("consensus: %w", err)
 	}
 	n.leader.reset()
+	n.live.at.Store(0)
 	factory := &logDBFactory{log: cfg.Logger, live: &n.live, wrap: cfg.wrapLogDB}
 	nhc := config.NodeHostConfig{
 		DeploymentID:        deploymentID(cfg.GroupName),
@@ -233,6 +234,9 @@ func (n *Node) startReplica(id identity) error {
 	// were never written cost nothing. A larger update gets a buffer of its own.
 	nhc.Expert.LogDB.KVWriteBufferSize = 512 << 10
 	nh, err := dragonboat.NewNodeHost(nhc)
+	if err == nil && nh == nil {
+		err = errors.New("dragonboat did not start; the log says why") // it recovers from its own panics
+	}
 	if err != nil {
 		return fmt.Errorf("consensus: %w", err)
 	}

@@ -71,6 +71,9 @@ func TestStuckLogStopsTheMember(t *testing.T) {
 				t.Fatal(err)
 			}
 			c.members[0].rec.verdict(t, "x")
+			if where == "write" {
+				stuck.wait(t, "a log that stands still", func() bool { return stuck.node.Stalled() > time.Second })
+			}
 			stuck.wait(t, "the end", func() bool { return fatal.Load() != nil })
 			if err := *fatal.Load(); !errors.Is(err, ErrStuck) || !errors.Is(err, ErrFailed) {
 				t.Error(err)

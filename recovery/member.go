@@ -171,6 +171,7 @@ func New(opt Options) (*Member, error) {
 	}
 	po := peer.Options{Addr: opt.PeerAddress, MemberID: opt.UUID, Token: opt.Info.PeerToken, Earlier: earlier,
 		Source: opt.Router.Tracker(opt.ReplicaID), OnNotice: opt.Router.Prepared, Rows: opt.Store,
+		Alive:     func() bool { return m.opt.Node.Stalled() < stalledLog },
 		Heartbeat: m.detection().Heartbeat,
 		Handlers:  map[string]peer.Handler{methodHold: m.onHold, methodSilent: m.onSilent}, Logger: m.log.With().Str("component", "peer").Logger()}
 	if opt.TLS != nil {
@@ -399,6 +400,11 @@ func loadPassword(dir string) (string, error) {
 	}
 	return pw, nil
 }
+
+// stalledLog is how long this member's log may stand still, in an fsync most likely,
+// before it gives the others no sign of life any more: they would wait for a primary
+// that answers and orders nothing. A busy disk takes a second or two.
+const stalledLog = 5 * time.Second
 
 // tokensKept is how many processes of a donor a member may have missed that fetches
 // rows.
