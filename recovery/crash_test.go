@@ -15,10 +15,16 @@ import (
 )
 
 // withTable starts a group whose log needs two votes beside the primary's, and
-// makes the table d.t.
+// makes the table d.t. Such tests run beside one another: they wait most of the
+// time.
 func withTable(t *testing.T, servers, voters int, opts ...string) *testGroup {
 	t.Helper()
-	g := newGroup(t, servers, voters, opts...)
+	t.Parallel()
+	return tableIn(newGroup(t, servers, voters, opts...))
+}
+
+func tableIn(g *testGroup) *testGroup {
+	g.t.Helper()
 	g.ddl("CREATE DATABASE d", "CREATE TABLE d.t (id INT PRIMARY KEY, v INT)", "INSERT INTO d.t VALUES (0,0)")
 	return g
 }

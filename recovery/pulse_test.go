@@ -9,6 +9,7 @@ import (
 	"testing"
 
 	"cohort/consensus/state"
+	"cohort/internal/skip"
 	"cohort/router"
 )
 
@@ -91,7 +92,7 @@ func TestPrimaryTurnsReadOnly(t *testing.T) {
 func TestPrimaryDiskFull(t *testing.T) {
 	small := t.TempDir()
 	if err := syscall.Mount("tmpfs", small, "tmpfs", 0, "size=16m,mode=0777"); err != nil {
-		t.Skip("needs to mount a small disk:", err)
+		skip.For(t, "needs to mount a small disk: ", err)
 	}
 	t.Cleanup(func() { _ = syscall.Unmount(small, syscall.MNT_DETACH) })
 	g := newGroup(t, 2, 1)

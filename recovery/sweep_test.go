@@ -30,7 +30,7 @@ func withSweeps(t *testing.T, every time.Duration, servers, voters int) *testGro
 	old := sweepInterval
 	sweepInterval = every
 	t.Cleanup(func() { sweepInterval = old }) // when the group has ended
-	return withTable(t, servers, voters)
+	return tableIn(newGroup(t, servers, voters))
 }
 
 // leave prepares a transaction as the proxy of via would, and ends its session

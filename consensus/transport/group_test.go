@@ -21,6 +21,7 @@ import (
 	"cohort/internal/grouptls"
 	"cohort/internal/grouptls/tlstest"
 	"cohort/internal/mysqldtest"
+	"cohort/internal/skip"
 )
 
 // counter is a state machine that counts bytes; its snapshots have a body, so
@@ -202,7 +203,7 @@ func TestMixedAddresses(t *testing.T) {
 	for i, at := range []string{"127.0.0.1:0", "[::1]:0", "localhost:0"} {
 		ln, err := net.Listen("tcp", at)
 		if err != nil {
-			t.Skipf("this machine has no %s: %v", at, err)
+			skip.For(t, "this machine has no ", at, ": ", err)
 		}
 		_, port, _ := net.SplitHostPort(ln.Addr().String())
 		name, _, _ := net.SplitHostPort(at)

@@ -8,6 +8,8 @@ import (
 	"syscall"
 	"testing"
 	"time"
+
+	"cohort/internal/skip"
 )
 
 // A filled disk takes nothing more, an emptied one does, and nothing stays
@@ -17,7 +19,7 @@ func TestDisk(t *testing.T) {
 	image, home := filepath.Join(dir, "image"), filepath.Join(dir, "home")
 	d, err := mountDisk(t.Context(), image, home)
 	if err != nil {
-		t.Skip("no disks of one's own here: ", err)
+		skip.For(t, "no disks of one's own here: ", err)
 	}
 	mounted := true
 	defer func() {

@@ -6,6 +6,7 @@ import (
 	"testing"
 
 	"cohort/internal/mysqldtest"
+	"cohort/internal/skip"
 )
 
 // The group_replication_* keys are those of the real plugin: same names, same
@@ -14,10 +15,10 @@ func TestKeysAreThePluginsOwn(t *testing.T) {
 	s := mysqldtest.Start(t)
 	db := s.DB(t)
 	if _, err := db.Exec("INSTALL PLUGIN group_replication SONAME 'group_replication.so'"); err != nil {
-		t.Skipf("this server comes without the plugin: %v", err)
+		skip.For(t, "this server comes without the plugin: ", err)
 	}
 	if v := s.Value(t, "SELECT VERSION()"); !strings.HasPrefix(v, "9.7.") {
-		t.Skipf("names, defaults and ranges are those of 9.7; this is %s", v)
+		skip.For(t, "names, defaults and ranges are those of 9.7; this is ", v)
 	}
 	theirs := map[string]string{}
 	rows, err := db.Query("SHOW GLOBAL VARIABLES LIKE 'group\\_replication\\_%'")

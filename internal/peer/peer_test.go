@@ -23,6 +23,7 @@ import (
 
 	"cohort/internal/applied"
 	"cohort/internal/mysqldtest"
+	"cohort/internal/skip"
 )
 
 const patience = time.Minute
@@ -182,7 +183,7 @@ func TestAppliedNumbersArrive(t *testing.T) {
 func TestIPv6(t *testing.T) {
 	ln, err := net.Listen("tcp", "[::1]:0")
 	if err != nil {
-		t.Skip("this machine has no IPv6 loopback")
+		skip.For(t, "this machine has no IPv6 loopback")
 	}
 	_, target, _ := server(t, func(o *Options) { o.Listener = ln; o.Source = applied.New(applied.Set{Low: 3}) })
 	follow(t, target, nil).reaches(t, 3)

@@ -16,7 +16,7 @@ const (
 	Autocommit Kind = "autocommit" // one INSERT
 	Prepared   Kind = "prepared"   // one INSERT by a statement prepared once for each connection
 	Multi      Kind = "multi"      // BEGIN, two INSERTs and an UPDATE, COMMIT
-	Large      Kind = "large"      // several megabytes in one transaction
+	Large      Kind = "large"      // megabytes in one transaction
 	DDL        Kind = "ddl"        // CREATE TABLE
 	Locked     Kind = "locked"     // an INSERT under LOCK TABLES
 	Call       Kind = "call"       // a CALL of a procedure that commits by itself

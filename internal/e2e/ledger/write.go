@@ -213,7 +213,7 @@ func tidy(c *session, err error) error {
 }
 
 // largeRow is the length of one of the rows of a large write, in bytes.
-const largeRow = 512 << 10
+const largeRow = 256 << 10
 
 // noise is a literal of random bytes: what a compressor could shrink would not
 // be large on the wire.

@@ -9,6 +9,8 @@ import (
 	"syscall"
 	"testing"
 	"time"
+
+	"cohort/internal/skip"
 )
 
 // TestMain makes the test binary a prober too: a refused connection is an answer.
@@ -37,7 +39,7 @@ func reaches(t *testing.T, l *Lab, from, to int) bool {
 func TestCut(t *testing.T) {
 	l, err := New(t.Context(), 3)
 	if errors.Is(err, ErrNotPermitted) {
-		t.Skip(err)
+		skip.For(t, err)
 	}
 	if err != nil {
 		t.Fatal(err)
