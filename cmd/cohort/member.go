@@ -207,7 +207,8 @@ func describe(cfg *config.Config, id mysqld.Identity) (state.MemberInfo, error) 
 		return state.MemberInfo{}, fmt.Errorf("cohort_bind_address: port %q: %w", port, err)
 	}
 	return state.MemberInfo{UUID: id.ServerUUID, Weight: cfg.MemberWeight, HTTPAddress: cfg.HTTPAddress,
-		MysqldAddress: cfg.MysqldAdvertised(id.Port), ClientAddress: cfg.Advertised(n), CohortVersion: version()}, nil
+		MysqldAddress: cfg.MysqldAdvertised(id.Port), ClientAddress: cfg.Advertised(n), CohortVersion: version(),
+		MysqldVersion: id.Version}, nil
 }
 
 // shared are the settings of this program that all members must have in common,
