@@ -32,14 +32,16 @@ import (
 
 // lease is how long contact is good for, where members suspect after so much silence.
 // The rest is for the last answers, which the leader may have missed.
-func lease(silence time.Duration) time.Duration { return silence * 3 / 5 }
+func lease(silence time.Duration) time.Duration { return silence * 2 / 3 }
 
 const (
 	// methodPrimary asks a member whom it takes for the primary, methodLease the
 	// primary's for what is left of its lease.
 	methodPrimary, methodLease = "primary", "lease"
-	// leaseCall is how long an answer may take.
-	leaseCall = time.Second
+	// leaseCall is how long an answer may take, leaseCalls how many questions may wait
+	// for theirs: a long way must not make them rare.
+	leaseCall  = time.Second
+	leaseCalls = 4
 )
 
 // primaryRequest says who asks: the answer is also news of it.
@@ -116,8 +118,8 @@ func leased(v *state.View, self, leader uint64, now time.Time, own time.Duration
 type leases struct {
 	mu     sync.Mutex
 	grants map[uint64]grant
-	busy   map[uint64]bool // is being asked
-	until  time.Time       // this member's, as the primary of epoch
+	busy   map[uint64]int // questions that wait for an answer
+	until  time.Time      // this member's, as the primary of epoch
 	epoch  uint64
 	// words are when members last asked this one something, by id.
 	words map[uint64]time.Time
@@ -214,26 +216,27 @@ func (m *Member) keepLease(ctx context.Context) error {
 	}
 }
 
-// askLease asks a member, unless it is being asked, and has take do with the answer.
+// askLease asks a member, unless it lets too many questions wait, and has take do with
+// the answer.
 func (m *Member) askLease(ctx context.Context, wg *sync.WaitGroup, id uint64, method string, q []byte, take func(id uint64, asked time.Time, answer []byte, err error)) {
 	s := m.subs.get(id)
 	l := &m.leases
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	if s == nil || l.busy[id] {
+	if s == nil || l.busy[id] == leaseCalls {
 		return
 	}
 	if l.busy == nil {
-		l.busy = make(map[uint64]bool)
+		l.busy = make(map[uint64]int)
 	}
-	l.busy[id] = true
+	l.busy[id]++
 	wg.Go(func() {
 		call, cancel := context.WithTimeout(ctx, leaseCall)
 		defer cancel()
 		asked := time.Now()
 		answer, err := s.Call(call, method, q)
 		l.mu.Lock()
-		delete(l.busy, id)
+		l.busy[id]--
 		l.mu.Unlock()
 		take(id, asked, answer, err)
 	})
@@ -249,7 +252,9 @@ func (m *Member) granted(id uint64, asked time.Time, answer []byte, err error) {
 	if m.leases.grants == nil {
 		m.leases.grants = make(map[uint64]grant)
 	}
-	m.leases.grants[id] = g
+	if g.asked.After(m.leases.grants[id].asked) {
+		m.leases.grants[id] = g
+	}
 	m.leases.mu.Unlock()
 	m.renew(m.opt.Node.View())
 }
