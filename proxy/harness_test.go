@@ -50,6 +50,12 @@ func (g *soloGroup) Moved(Backend) bool { return false }
 // Unheard implements Group.
 func (g *soloGroup) Unheard(Backend) bool { return false }
 
+// Fresh implements Group.
+func (g *soloGroup) Fresh(Backend) bool { return true }
+
+// AwaitFresh implements Group.
+func (g *soloGroup) AwaitFresh(context.Context, Backend) error { return nil }
+
 func (g *soloGroup) NewXID() string {
 	g.mu.Lock()
 	defer g.mu.Unlock()

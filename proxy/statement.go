@@ -123,6 +123,11 @@ func (s *session) dispatch(ctx context.Context, q *stmt) error {
 	if !s.mayWrite(q) {
 		return s.refuse(q, errNotCompliant)
 	}
+	if !s.srv.opt.Group.Fresh(s.backend) && s.readsTables(q) {
+		if done, err := s.awaitFresh(ctx, q); done || err != nil {
+			return err
+		}
+	}
 	if s.xa.open {
 		return s.inClientXA(ctx, q)
 	}

@@ -139,6 +139,7 @@ type Member struct {
 	suspects atomic.Pointer[map[uint64]uint64]
 	// known is the evidence about the others, by id.
 	known    atomic.Pointer[map[uint64]evidence]
+	leases   leases
 	policyMu sync.Mutex
 	policy   Policy
 	// weight is this member's in elections; weighed, of capacity 1, says that it may
@@ -173,7 +174,8 @@ func New(opt Options) (*Member, error) {
 		Source: opt.Router.Tracker(opt.ReplicaID), OnNotice: opt.Router.Prepared, Rows: opt.Store,
 		Alive:     func() bool { return m.opt.Node.Stalled() < stalledLog },
 		Heartbeat: m.detection().Heartbeat,
-		Handlers:  map[string]peer.Handler{methodHold: m.onHold, methodSilent: m.onSilent}, Logger: m.log.With().Str("component", "peer").Logger()}
+		Handlers: map[string]peer.Handler{methodHold: m.onHold, methodSilent: m.onSilent,
+			methodPrimary: m.onPrimary, methodLease: m.onLease}, Logger: m.log.With().Str("component", "peer").Logger()}
 	if opt.TLS != nil {
 		po.TLS = opt.TLS.Server()
 	}
@@ -252,6 +254,7 @@ func (m *Member) Run(ctx context.Context) error {
 	g.Go(func() error { return m.followPeers(ctx) })
 	g.Go(func() error { return m.detect(ctx) })
 	g.Go(func() error { return m.campaigns(ctx) })
+	g.Go(func() error { return m.keepLease(ctx) })
 	g.Go(func() error { return m.followHolds(ctx) })
 	g.Go(func() error { return m.lives(ctx) })
 	g.Go(func() error { return m.purge(ctx) })

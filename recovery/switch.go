@@ -202,6 +202,15 @@ func (c *change) attempt(ctx context.Context, t state.Member, limit time.Duratio
 	if now, _ := m.opt.Node.View().Member(t.ID); now.State != state.StateOnline {
 		return fmt.Errorf("%w: %s is %s", ErrTarget, t.Info.UUID, now.State)
 	}
+	c.mu.Lock()
+	deaf := c.deaf[c.view.Primary]
+	c.mu.Unlock()
+	if deaf {
+		// It may be cut off, and go on answering reads for as long as it may.
+		if err := pause(ctx, lease(DetectDefault.Silence)); err != nil {
+			return err
+		}
+	}
 	m.log.Info().Dur("drained", time.Since(began)).Str("primary", t.Info.UUID).Msg("appointing another primary")
 	if _, err := m.opt.Node.AppointPrimary(ctx, t.ID, c.view.Epoch); err != nil {
 		return fmt.Errorf("appoint %s: %w", t.Info.UUID, err)

@@ -65,6 +65,7 @@ type Router struct {
 	direct  atomic.Uint64 // number of the last direct statement ordered
 	// standing ends when this member has left the group, see Abandon.
 	standing atomic.Pointer[standing]
+	lease    lease
 
 	mu       sync.Mutex
 	trackers map[uint64]*applied.Tracker

@@ -142,6 +142,13 @@ func (s *statusSource) applier(ctx context.Context, name, text string) func() er
 	if name == "group_replication_force_members" && s.member != nil {
 		return func() error { return s.forceMembers(ctx, text) }
 	}
+	if name == "group_replication_consistency" && s.router != nil && (text == "EVENTUAL" || text == "BEFORE_ON_PRIMARY_FAILOVER") {
+		return func() error {
+			s.router.NeedLease(needsLease(text))
+			s.remember(name, text)
+			return nil
+		}
+	}
 	n, err := strconv.ParseUint(text, 10, 63)
 	switch {
 	case err != nil:
@@ -197,6 +204,9 @@ func (s *statusSource) forceMembers(ctx context.Context, list string) error {
 	}
 	return failed("This release cannot force a membership: start enough of the other members again.")
 }
+
+// needsLease says whether reads need one under a consistency level.
+func needsLease(consistency string) bool { return consistency != "EVENTUAL" }
 
 // policyChange is what a variable's new value means for the member's policy, nil
 // for nothing. text has been checked.

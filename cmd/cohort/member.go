@@ -69,6 +69,7 @@ func serve(ctx context.Context, cfg *config.Config, log zerolog.Logger) (err err
 	rt := router.New(router.Options{Self: self, SelfUUID: id.ServerUUID, Socket: cfg.MysqldSocket, GroupName: cfg.GroupName,
 		Log: ref, Logger: logging.Component(log, "router")})
 	defer rt.Close()
+	rt.NeedLease(needsLease(cfg.Consistency))
 
 	g, ctx := errgroup.WithContext(ctx)
 	fatal := make(chan error, 1)

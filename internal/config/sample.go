@@ -62,6 +62,9 @@ func (k Key) laterText() string {
 	case strings.HasPrefix(k.Later, "nothing"):
 		return "Has no effect (accepted so that a file can be moved over)."
 	}
+	if rest, ok := strings.CutPrefix(k.Later, "beyond that: "); ok {
+		return "Beyond that checked, but without effect yet: it comes with " + rest + "."
+	}
 	return "Checked, but without effect yet: it comes with " + k.Later + "."
 }
 

@@ -63,5 +63,7 @@ func TestSuspicion(t *testing.T) {
 	signal(syscall.SIGCONT)
 	g.awaitOnline(t)
 	onAll(t, g, "SELECT COUNT(*) FROM plain.s", "2")
+	setTimeout(3600)
+	g.noStaleReads(t)
 	g.check(t)
 }
