@@ -223,6 +223,8 @@ type Config struct {
 	proposeTimeout time.Duration
 	// controlTimeout is the same of a control entry.
 	controlTimeout time.Duration
+	// forceFault fails a step towards a forced membership, in tests.
+	forceFault func(step string, member uint64) error
 }
 
 const defaultProposeTimeout = 700 * time.Millisecond

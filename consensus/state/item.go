@@ -33,12 +33,14 @@ const (
 	KindAdmit Kind = 11
 	// KindEvict takes a member's replica out of the log.
 	KindEvict Kind = 12
+	// KindForce makes a part of the members the group.
+	KindForce Kind = 13
 )
 
 // String returns the kind's name.
 func (k Kind) String() string {
 	names := [...]string{"", "bootstrap", "join", "state", "primary", "txn", "direct",
-		"fragment", "abort", "watermark", "rules", "admit", "evict"}
+		"fragment", "abort", "watermark", "rules", "admit", "evict", "force"}
 	if int(k) < len(names) && k > 0 {
 		return names[k]
 	}
