@@ -195,7 +195,7 @@ func (n *Node) answer(ctx context.Context, q *question) answer {
 		// That needs no majority: it is in the log, which goes on from there.
 		case ended && q.Generation != n.generation() && !(listed && m.Replica == q.Replica):
 			a := answer{}
-			if _, err := n.history(v, q); err != nil {
+			if _, err := n.history(v, q); err != nil && q.Op == askRemoved {
 				a = refuse(err, "%v", err)
 			}
 			a.Removed = true

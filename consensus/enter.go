@@ -51,6 +51,7 @@ func (n *Node) Enter(ctx context.Context, e Entrance) error {
 	if n.static() {
 		return nil
 	}
+	n.executed.Store(e.Executed)
 	if err := n.awaitRetirement(ctx); err != nil {
 		return err
 	}
@@ -59,15 +60,23 @@ func (n *Node) Enter(ctx context.Context, e Entrance) error {
 	}
 	if h := n.host.Load(); h != nil {
 		// Once more, with patience: whoever was asked at the start may have been slow.
-		if n.checked.Swap(true) || !n.removed(ctx, askForced, identity{Replica: h.replica, Generation: h.generation}) {
+		if n.checked.Swap(true) || !n.removed(ctx, askRemoved, identity{Replica: h.replica, Generation: h.generation}) {
 			return nil
 		}
 		if err := n.retire(h); err != nil {
 			return err
 		}
 	}
-	if err := n.strayed.Load(); err != nil {
-		return fmt.Errorf("consensus: %w", *err)
+	if c := n.closed.Load(); c != nil {
+		if !n.removed(ctx, askRemoved, c.id) {
+			if err := n.strayed.Load(); err != nil {
+				return fmt.Errorf("consensus: %w", *err)
+			}
+			return fmt.Errorf("%w: a membership was forced upon the group without this member, and none of its members answers now", ErrNoSeed)
+		}
+		if err := n.retireClosed(c); err != nil {
+			return err
+		}
 	}
 	if err := n.tryAddress(); err != nil {
 		return err

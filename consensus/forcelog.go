@@ -120,6 +120,21 @@ func commitForced(c *closedLog, f *fence) error {
 	return c.save(raftpb.Update{State: raftpb.State{Term: f.Term, Vote: f.Members[0].Replica, Commit: f.Last}})
 }
 
+// payload returns what the state machine is given of an entry, nothing for one that
+// is dragonboat's own. It is encoded with a header of one byte, 0 as long as
+// nothing is compressed.
+func payload(e *raftpb.Entry) ([]byte, error) {
+	switch {
+	case e.Type == raftpb.ApplicationEntry:
+		return e.Cmd, nil
+	case e.Type == raftpb.EncodedEntry && len(e.Cmd) > 0 && e.Cmd[0] == 0:
+		return e.Cmd[1:], nil
+	case e.Type == raftpb.EncodedEntry:
+		return nil, fmt.Errorf("%w: entry %d is encoded in a way that is not known", ErrCorrupt, e.Index)
+	}
+	return nil, nil
+}
+
 // ending are the entries with which the forced membership begins, after the last
 // one of the log: the others' replicas removed, then what the state machine is
 // told. They are of a term of their own, so no other log has entries like them.

@@ -36,8 +36,10 @@ type Node struct {
 	forcing  sync.Mutex                // one Force at a time
 	// strayed is why this member cannot follow a membership that was forced without
 	// it.
-	strayed  atomic.Pointer[error]
-	checked  atomic.Bool // that no membership was forced without it
+	strayed atomic.Pointer[error]
+	checked atomic.Bool // that no membership was forced without it
+	// executed is the last Entrance's.
+	executed atomic.Uint64
 	leader   leadership
 	incoming incoming
 	reads    readGroup
@@ -126,11 +128,7 @@ func (n *Node) begin() error {
 		ctx, cancel := context.WithTimeout(n.ctx, forcedLook)
 		defer cancel()
 		if n.removed(ctx, askForced, id) {
-			return n.outcast(id)
-		}
-		if n.strayed.Load() != nil {
-			n.machine.left(n.cfg.ReplicaID)
-			return nil
+			return n.stepAside(id)
 		}
 	}
 	return n.startReplica(id)

@@ -261,7 +261,7 @@ func (h *host) ended() bool {
 func (n *Node) removed(ctx context.Context, op string, id identity) bool {
 	v := n.View()
 	q := question{Op: op, Group: n.cfg.GroupName, Member: n.cfg.ReplicaID, Replica: id.Replica, Generation: id.Generation,
-		Lineage: v.Lineage, LastN: n.LastN(), Index: n.Applied()}
+		Lineage: v.Lineage, LastN: n.LastN(), Index: n.Applied(), Executed: n.executed.Load()}
 	q.Checksum, _ = n.ChecksumAt(q.LastN)
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()

@@ -345,22 +345,56 @@ func (n *Node) retire(h *host) error {
 	return nil
 }
 
-// outcast ends a replica, before it runs, that a forced membership goes on
-// without.
-func (n *Node) outcast(id identity) error {
-	if err := storeIdentity(n.cfg.Dir, identity{Member: n.cfg.ReplicaID}); err != nil {
+// stepAside keeps a replica from running that a forced membership goes on without.
+// Whether its data are a beginning of the group's is asked when it is known what
+// its mysqld has, see Enter; therefore what its log is known to have committed is
+// applied. The log stays until then.
+func (n *Node) stepAside(id identity) error {
+	n.log.Warn().Uint64("replica", id.Replica).Msg("a membership was forced upon the group without this member; its log is not used any more")
+	if err := n.openClosed(id); err != nil {
 		return err
 	}
-	if err := errors.Join(removeFence(n.cfg.Dir), removeLog(n.cfg.Dir)); err != nil {
-		return err
+	if err := n.replay(n.closed.Load()); err != nil {
+		return fmt.Errorf("consensus: %w", err)
 	}
 	n.machine.left(n.cfg.ReplicaID)
-	n.log.Warn().Uint64("replica", id.Replica).Msg("a membership was forced upon the group without this member; it can join anew")
 	return nil
 }
 
-// retireClosed is outcast for a replica whose log is open and closed for a
-// membership that never came about.
+// replay applies what a log whose replica does not run has committed, as
+// dragonboat would.
+func (n *Node) replay(c *closedLog) error {
+	e, err := c.end()
+	if err != nil {
+		return err
+	}
+	for from := n.Applied() + 1; from <= e.Commit; {
+		es, err := c.read(from, e.Commit, readBytes)
+		if err != nil {
+			return err
+		}
+		var todo []sm.Entry
+		for _, x := range es {
+			cmd, err := payload(&x)
+			if err != nil {
+				return err
+			}
+			if len(cmd) > 0 {
+				todo = append(todo, sm.Entry{Index: x.Index, Cmd: cmd})
+			}
+		}
+		if _, err := n.machine.Update(todo); err != nil {
+			return err
+		}
+		if err := n.machine.err(); err != nil {
+			return err
+		}
+		from = es[len(es)-1].Index + 1
+	}
+	return nil
+}
+
+// retireClosed is retire for a replica that does not run.
 func (n *Node) retireClosed(c *closedLog) error {
 	n.forceMu.Lock()
 	defer n.forceMu.Unlock()
@@ -375,10 +409,12 @@ func (n *Node) retireClosed(c *closedLog) error {
 	}
 	n.closed.Store(nil)
 	c.nh.Close()
-	if err := n.outcast(c.id); err != nil {
+	if err := errors.Join(removeFence(n.cfg.Dir), removeLog(n.cfg.Dir)); err != nil {
 		return err
 	}
 	n.fence.Store(nil)
+	n.machine.left(n.cfg.ReplicaID)
+	n.log.Info().Uint64("replica", c.id.Replica).Msg("the group's log goes on without this member; it can join anew")
 	return nil
 }
 
