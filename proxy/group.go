@@ -27,6 +27,9 @@ type Group interface {
 	// Moved reports whether sessions on b have to move: the group's primary is
 	// another one. It is called for every command, and must be cheap.
 	Moved(b Backend) bool
+	// Adrift reports that the group is out of reach: sessions run on the local mysqld to
+	// administer the group, and must not read data there.
+	Adrift() bool
 	// NewXID returns an xid that nobody can guess and nobody else uses: the
 	// gtrid as plain ASCII without quotes, at most 64 bytes.
 	NewXID() string
