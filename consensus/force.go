@@ -184,7 +184,10 @@ func (f *forced) surgery(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	best, err := f.best(ctx, ends)
+	best, err := best(ends, func(i int, index uint64) (uint64, error) {
+		a, err := f.one(ctx, i, forceRequest{Step: stepTerm, From: index})
+		return a.Term, err
+	})
 	if err != nil {
 		return err
 	}
@@ -221,9 +224,12 @@ func (f *forced) surgery(ctx context.Context) error {
 	return err
 }
 
-// best returns whose log counts: of those that hold the last entry that any is
-// known to be committed, the one with the highest last term, then index.
-func (f *forced) best(ctx context.Context, ends []forceReply) (int, error) {
+// best returns whose log counts: of those that hold the last entry that any knows to
+// be committed, the one with the highest last term, then index. The rest of an
+// election's rule is not enough here: a leader of a later term, which the others had
+// not heard of, may have an entry in the place of one that was committed without it.
+// term returns that of an entry in a log, 0 for one that is not there.
+func best(ends []forceReply, term func(i int, index uint64) (uint64, error)) (int, error) {
 	sure := 0
 	for i, a := range ends {
 		if a.End.Commit > ends[sure].End.Commit {
@@ -231,7 +237,7 @@ func (f *forced) best(ctx context.Context, ends []forceReply) (int, error) {
 		}
 	}
 	commit := ends[sure].End.Commit
-	want, err := f.one(ctx, sure, forceRequest{Step: stepTerm, From: commit})
+	want, err := term(sure, commit)
 	if err != nil {
 		return 0, err
 	}
@@ -242,11 +248,11 @@ func (f *forced) best(ctx context.Context, ends []forceReply) (int, error) {
 		if i == sure || !higher || a.End.Last < commit {
 			continue
 		}
-		has, err := f.one(ctx, i, forceRequest{Step: stepTerm, From: commit})
+		has, err := term(i, commit)
 		if err != nil {
 			return 0, err
 		}
-		if has.Term == want.Term {
+		if has == want {
 			best = i
 		}
 	}

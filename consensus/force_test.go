@@ -1,6 +1,7 @@
 package consensus
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"fmt"
@@ -337,4 +338,63 @@ func TestForceAgain(t *testing.T) {
 	c.write(a, "all")
 	c.same()
 	c.voters(a, c.members...)
+}
+
+// A log counts that has what any of the others knows to be committed, even where
+// one of a later term has not.
+func TestBest(t *testing.T) {
+	for _, c := range []struct {
+		what string
+		ends []logEnd
+		// terms are those of the entries from index 1 on.
+		terms [][]uint64
+		want  int
+	}{
+		{"the longer one", []logEnd{{LastTerm: 2, Last: 4, Commit: 3}, {LastTerm: 2, Last: 5, Commit: 3}}, [][]uint64{{1, 2, 2, 2}, {1, 2, 2, 2, 2}}, 1},
+		{"the later one", []logEnd{{LastTerm: 2, Last: 5, Commit: 3}, {LastTerm: 3, Last: 4, Commit: 3}}, [][]uint64{{1, 2, 2, 2, 2}, {1, 2, 2, 3}}, 1},
+		{"a later one without what is committed", []logEnd{{LastTerm: 2, Last: 5, Commit: 5}, {LastTerm: 3, Last: 6, Commit: 3}},
+			[][]uint64{{1, 2, 2, 2, 2}, {1, 2, 2, 3, 3, 3}}, 0},
+		{"a later one that is too short", []logEnd{{LastTerm: 3, Last: 4, Commit: 3}, {LastTerm: 2, Last: 5, Commit: 5}}, [][]uint64{{1, 2, 2, 3}, {1, 2, 2, 2, 2}}, 1},
+		{"the last of three", []logEnd{{LastTerm: 2, Last: 5, Commit: 4}, {LastTerm: 4, Last: 5, Commit: 1}, {LastTerm: 3, Last: 6, Commit: 2}},
+			[][]uint64{{1, 2, 2, 2, 2}, {1, 2, 4, 4, 4}, {1, 2, 2, 2, 3, 3}}, 2},
+	} {
+		ends := make([]forceReply, len(c.ends))
+		for i, e := range c.ends {
+			ends[i].End = e
+		}
+		got, err := best(ends, func(i int, index uint64) (uint64, error) {
+			if index > uint64(len(c.terms[i])) {
+				return 0, nil
+			}
+			return c.terms[i][index-1], nil
+		})
+		if err != nil || got != c.want {
+			t.Errorf("%s: %d, %v", c.what, got, err)
+		}
+	}
+}
+
+func FuzzCall(f *testing.F) {
+	var b bytes.Buffer
+	es, _ := ending(7, 3, []uint64{4, 5}, state.Force{Lineage: 9, Members: []state.Place{{Member: 1, Replica: 1}}})
+	packed, _ := packEntries(es)
+	if err := writeCall(&b, &forceRequest{Step: stepAppend, Generation: 9, Entries: packed, Term: 3, Ready: true}); err != nil {
+		f.Fatal(err)
+	}
+	f.Add(b.Bytes())
+	f.Add([]byte{0xff, 0xff, 0xff, 0xff, 0, 0, 0, 0})
+	f.Fuzz(func(t *testing.T, data []byte) {
+		var q forceRequest
+		if readCall(bytes.NewReader(data), &q) != nil {
+			return
+		}
+		es, err := unpackEntries(q.Entries)
+		if err != nil {
+			return
+		}
+		_, _, _ = changes(es)
+		for i := range es {
+			_, _ = payload(&es[i])
+		}
+	})
 }

@@ -396,18 +396,25 @@ func (n *Node) replay(c *closedLog) error {
 
 // retireClosed is retire for a replica that does not run.
 func (n *Node) retireClosed(c *closedLog) error {
-	n.forceMu.Lock()
-	defer n.forceMu.Unlock()
 	n.hostMu.Lock()
 	defer n.hostMu.Unlock()
-	if n.closed.Load() != c || n.ctx.Err() != nil {
-		return nil
-	}
-	// First what must survive a crash: that there is no replica any more.
-	if err := storeIdentity(n.cfg.Dir, identity{Member: n.cfg.ReplicaID}); err != nil {
+	// Not while the transport closes: it waits for calls, which wait for forceMu.
+	gone, err := func() (bool, error) {
+		n.forceMu.Lock()
+		defer n.forceMu.Unlock()
+		if n.closed.Load() != c || n.ctx.Err() != nil {
+			return false, nil
+		}
+		// First what must survive a crash: that there is no replica any more.
+		if err := storeIdentity(n.cfg.Dir, identity{Member: n.cfg.ReplicaID}); err != nil {
+			return false, err
+		}
+		n.closed.Store(nil)
+		return true, nil
+	}()
+	if err != nil || !gone {
 		return err
 	}
-	n.closed.Store(nil)
 	c.nh.Close()
 	if err := errors.Join(removeFence(n.cfg.Dir), removeLog(n.cfg.Dir)); err != nil {
 		return err

@@ -7,19 +7,19 @@ import (
 	"cohort/consensus/state"
 )
 
-// adrift reports whether this member's sessions have nowhere to run: not on the
+// adrift reports whether a member's sessions have nowhere to run: not on the
 // primary, which it does not hear, or which it is itself and not in this life.
-func (m *Member) adrift(v *state.View) bool {
+func adrift(v *state.View, self uint64, ready bool, unreachable func(state.Member) bool) bool {
 	p, ok := v.Member(v.Primary)
 	switch {
-	case !v.Founded || !m.Wanted() || m.Failed():
+	case !v.Founded:
 		return false
 	case !ok:
 		return true
-	case p.ID == m.opt.ReplicaID:
-		return !m.ready.Load()
+	case p.ID == self:
+		return !ready
 	}
-	return m.Unreachable(p) || !inGroup(&p)
+	return unreachable(p) || !inGroup(&p)
 }
 
 // watchAdrift lets clients in that could otherwise not reach any mysqld, so that the
@@ -31,7 +31,8 @@ func (m *Member) watchAdrift(ctx context.Context) error {
 		if pause(ctx, majorityEvery) != nil {
 			return nil
 		}
-		if !m.adrift(m.opt.Node.View()) || m.quorum(ctx, majorityEvery) {
+		nowhere := m.Wanted() && !m.Failed() && adrift(m.opt.Node.View(), m.opt.ReplicaID, m.ready.Load(), m.Unreachable)
+		if !nowhere || m.quorum(ctx, majorityEvery) {
 			since = time.Time{}
 			m.opt.Router.SetAdrift(false)
 			continue

@@ -151,6 +151,7 @@ func (s *State) applyForce(body []byte, sink Sink) (uint64, error) {
 	seq := s.viewSeq
 	for _, m := range s.members {
 		if listed(m) {
+			m.Voter = true // or it could not have been listed
 			continue
 		}
 		m.Replica, m.Voter = 0, false
