@@ -36,6 +36,9 @@ type Group interface {
 	// AwaitFresh waits until it is, or sessions on b have to move; an error says why
 	// it may never be.
 	AwaitFresh(ctx context.Context, b Backend) error
+	// Adrift reports that the group is out of reach: sessions run on the local mysqld to
+	// administer the group, and must not read data there.
+	Adrift() bool
 	// NewXID returns an xid that nobody can guess and nobody else uses: the
 	// gtrid as plain ASCII without quotes, at most 64 bytes.
 	NewXID() string

@@ -46,6 +46,8 @@ func (g *pairGroup) Primary(context.Context) (Backend, error) {
 	return Backend{Network: "unix", Addr: s.addr, Local: !g.remote, MemberUUID: s.addr, Epoch: e}, nil
 }
 
+func (g *pairGroup) Adrift() bool { return false }
+
 func (g *pairGroup) Moved(b Backend) bool {
 	s, e := g.now()
 	return b.MemberUUID != s.addr || b.Epoch != e

@@ -404,6 +404,23 @@ func TestUnknownOutcome(t *testing.T) {
 	c.must("SELECT 1")
 }
 
+// TestAdrift: while the group is out of reach the local server is there to look at
+// the group, and no table is read on it.
+func TestAdrift(t *testing.T) {
+	g := newRig(t, nil)
+	c := g.client(t, false, "plain", 0, 0)
+	c.must("CREATE TABLE a (id INT PRIMARY KEY)", "INSERT INTO a VALUES (1)", "PREPARE p FROM 'SELECT * FROM a'")
+	g.group.adrift.Store(true)
+	for _, sql := range []string{"SELECT * FROM a", "TABLE a", "INSERT INTO a VALUES (2)", "EXECUTE p", "SHOW TABLES", "CREATE TABLE b (id INT PRIMARY KEY)", "(SELECT id FROM a)"} {
+		if e := c.fails(sql); e == nil || e.Code != 1105 || !strings.Contains(e.Message, "no majority") {
+			t.Errorf("%s: %v", sql, e)
+		}
+	}
+	c.must("SELECT 1", "SET @a = 1", "SELECT @@version_comment LIMIT 1")
+	g.group.adrift.Store(false)
+	c.must("SELECT * FROM a", "INSERT INTO a VALUES (2)")
+}
+
 // TestNoPrimary: clients are told, and not kept waiting for ever.
 func TestNoPrimary(t *testing.T) {
 	g := &soloGroup{network: "unix", addr: "/nonexistent/mysqld.sock"}

@@ -253,6 +253,7 @@ func (m *Member) Run(ctx context.Context) error {
 	g.Go(func() error { return m.feed.Run(ctx) })
 	g.Go(func() error { return m.followPeers(ctx) })
 	g.Go(func() error { return m.detect(ctx) })
+	g.Go(func() error { return m.watchAdrift(ctx) })
 	g.Go(func() error { return m.campaigns(ctx) })
 	g.Go(func() error { return m.keepLease(ctx) })
 	g.Go(func() error { return m.followHolds(ctx) })

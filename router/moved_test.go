@@ -74,7 +74,21 @@ func TestOwnServerIsOpenNoMore(t *testing.T) {
 		if len(got) != 0 {
 			t.Fatal("given out again")
 		}
+		r.SetAdrift(true) // nobody else can be reached
+		if b := <-got; !b.Local || b.Epoch != 0 || r.Moved(b) || !r.Adrift() {
+			t.Errorf("adrift: %+v, moved %v", b, r.Moved(b))
+		}
+		r.SetAdrift(false)
+		if r.Adrift() || !r.Moved(Backend{Local: true}) {
+			t.Error("sessions stay where they were adrift")
+		}
+		go primary()
+		synctest.Wait()
 		r.SetPlace(OnLocal) // a START that is to come, and reads until then
+		r.SetAdrift(true)
+		if r.Adrift() {
+			t.Error("a member that is out of the group is adrift")
+		}
 		if b := <-got; !b.Local || b.Epoch != 0 || r.Moved(b) {
 			t.Errorf("out of the group: %+v, moved %v", b, r.Moved(b))
 		}

@@ -274,7 +274,7 @@ func (r *Router) Primary(ctx context.Context) (Backend, error) {
 		changed := r.Changed()
 		v := r.opt.Log.View()
 		place := Place(r.place.Load())
-		if place == OnLocal {
+		if place == OnLocal || place == OnAdrift {
 			return Backend{Network: "unix", Addr: r.opt.Socket, Local: true, MemberUUID: r.opt.SelfUUID}, nil
 		}
 		if m, ok := v.Member(v.Primary); ok && place == OnPrimary && m.State == state.StateOnline && m.OpenEpoch == v.Epoch {

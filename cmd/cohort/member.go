@@ -104,13 +104,16 @@ func serve(ctx context.Context, cfg *config.Config, log zerolog.Logger) (err err
 	ref.Set(node)
 	donors.SetLocate(node.PeerAddresses)
 
+	if cfg.ForceMembers != "" {
+		log.Error().Str(forceMembers, cfg.ForceMembers).Msg("group_replication_force_members must be empty when a member starts: it stays out of the group until it is, and START GROUP_REPLICATION")
+	}
 	member, err := recovery.New(recovery.Options{
 		ReplicaID: self, GroupName: cfg.GroupName, Bootstrap: cfg.BootstrapGroup, Settings: shared(cfg),
 		Socket: cfg.MysqldSocket, AdminUser: cfg.AdminUser, AdminPassword: cfg.AdminPassword,
 		Dir: cfg.DataDir, Info: info, FeedAddress: cfg.FeedAddress, PeerAddress: cfg.PeerListenAddress(),
 		BinlogSpace: int64(cfg.BinlogSpace), Failed: failed,
 		Policy: policy(cfg), Detection: detection(cfg),
-		Standby: !cfg.StartOnBoot, CommitterConns: int(cfg.CommitterConnections), TransactionSizeLimit: int64(cfg.TransactionSizeLimit),
+		Standby: !cfg.StartOnBoot || cfg.ForceMembers != "", CommitterConns: int(cfg.CommitterConnections), TransactionSizeLimit: int64(cfg.TransactionSizeLimit),
 		TLS: memberTLS, Allowlist: allowed, Node: node, Store: store, Donors: donors, Router: rt, UUID: id.ServerUUID, ServerVersion: id.Version, Logger: logging.Component(log, "member"),
 	})
 	if err != nil {

@@ -33,6 +33,8 @@ const (
 	KindAdmit Kind = 11
 	// KindEvict takes a member's replica out of the log.
 	KindEvict Kind = 12
+	// KindForce makes a part of the members the group.
+	KindForce Kind = 13
 	// KindWeight changes a member's weight in elections.
 	KindWeight Kind = 14
 )
@@ -40,8 +42,8 @@ const (
 // String returns the kind's name.
 func (k Kind) String() string {
 	names := [...]string{"", "bootstrap", "join", "state", "primary", "txn", "direct",
-		"fragment", "abort", "watermark", "rules", "admit", "evict", "", "weight"}
-	if int(k) < len(names) && names[k] != "" {
+		"fragment", "abort", "watermark", "rules", "admit", "evict", "force", "weight"}
+	if int(k) < len(names) && k > 0 {
 		return names[k]
 	}
 	return fmt.Sprintf("kind(%d)", uint8(k))

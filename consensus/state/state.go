@@ -219,9 +219,12 @@ const (
 // State is the state of the group. Apply is its only writer; it is not safe for
 // concurrent use.
 type State struct {
-	index       uint64
-	founded     bool
-	boot        Bootstrap
+	index   uint64
+	founded bool
+	boot    Bootstrap
+	// lineage is the present one, forks are how it came about.
+	lineage     uint64
+	forks       []Fork
 	rules       uint64
 	viewSeq     uint64
 	incarnation uint64 // last one given
@@ -412,6 +415,8 @@ func (s *State) apply(kind Kind, body []byte, sink Sink) (uint64, error) {
 		return s.applyEvict(body, sink)
 	case KindWeight:
 		return s.applyWeight(body, sink)
+	case KindForce:
+		return s.applyForce(body, sink)
 	default:
 		return 0, ErrUnsupported
 	}
@@ -457,6 +462,7 @@ func (s *State) Clone() *State {
 	c.sums = slices.Clone(s.recentSums())
 	c.marks = slices.Clone(s.marks)
 	c.unclaimed = slices.Clone(s.unclaimed)
+	c.forks = slices.Clone(s.forks)
 	c.outcomes = recent{list: slices.Clone(s.outcomes.all())}
 	c.forced = forced{byXID: maps.Clone(s.forced.byXID)}
 	c.members = make([]*Member, len(s.members))

@@ -221,7 +221,7 @@ type Config struct {
 
 	// ForceMembers: The membership that is forced upon a group without a
 	// majority; never set it in a file.
-	ForceMembers string `key:"group_replication_force_members" live:"yes" later:"forced membership"`
+	ForceMembers string `key:"group_replication_force_members" live:"yes"`
 
 	// GTIDAssignmentBlockSize: How many numbers a member reserves at
 	// a time. Here the ordered log gives numbers without gaps.
