@@ -120,7 +120,7 @@ func (s *session) dispatch(ctx context.Context, q *stmt) error {
 			return err
 		}
 	}
-	if s.srv.opt.Group.Adrift() && !s.administers(q, st) {
+	if s.backend.Local && s.backend.Epoch == 0 && s.srv.opt.Group.Adrift() && !s.administers(q, st) {
 		return s.refuse(q, wire.NewError(erUnknown, "HY000",
 			"The group has no majority and its primary cannot be reached; the statement was not run (group_replication_force_members is for a majority that is lost for good)"))
 	}

@@ -41,7 +41,7 @@ func (m *Member) watchAdrift(ctx context.Context) error {
 		if since.IsZero() {
 			since = now
 		}
-		if now.Sub(since) >= m.timing.lostAfter && !m.opt.Router.Adrift() {
+		if now.Sub(since) >= max(m.timing.adriftAfter, m.timing.lostAfter) && !m.opt.Router.Adrift() {
 			m.log.Warn().Msg("no contact to a majority of the group, nor to its primary: this member takes clients to administer the group only")
 			m.opt.Router.SetAdrift(true)
 		}

@@ -65,8 +65,12 @@ func (r *Router) Adrift() bool { return Place(r.place.Load()) == OnAdrift }
 // another primary since, or the same member anew, or this member left or joined
 // the group, or its own mysqld is the open primary's no more.
 func (r *Router) Moved(b Backend) bool {
-	switch local := b.Local && b.Epoch == 0; {
-	case Place(r.place.Load()) != OnPrimary:
+	switch local, place := b.Local && b.Epoch == 0, Place(r.place.Load()); {
+	case place == OnAdrift && local:
+		return false
+	case place == OnAdrift:
+		// Who has a connection to the primary's mysqld is better off with it.
+	case place != OnPrimary:
 		return !local
 	case local, b.Local && b.Epoch != r.open.Load():
 		return true

@@ -78,6 +78,9 @@ func TestOwnServerIsOpenNoMore(t *testing.T) {
 		if b := <-got; !b.Local || b.Epoch != 0 || r.Moved(b) || !r.Adrift() {
 			t.Errorf("adrift: %+v, moved %v", b, r.Moved(b))
 		}
+		if r.Moved(Backend{MemberUUID: "a", Epoch: 4}) {
+			t.Error("adrift, a session with a connection to the primary's server leaves it")
+		}
 		r.SetAdrift(false)
 		if r.Adrift() || !r.Moved(Backend{Local: true}) {
 			t.Error("sessions stay where they were adrift")
