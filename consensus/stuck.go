@@ -21,12 +21,15 @@ const DefaultStuckTimeout = 30 * time.Second
 // hangs. So such a process ends (runStuckWatch).
 type liveness struct {
 	steps   atomic.Uint64 // writes of the log that returned
-	at      atomic.Int64  // when the last one did, Unix nanoseconds
+	at      atomic.Int64  // when the last one did: nanoseconds since started
 	applies atomic.Uint64 // odd: within Update
 }
 
+// started is there because clocks that are set must not matter.
+var started = time.Now()
+
 func (l *liveness) step() {
-	l.at.Store(time.Now().UnixNano())
+	l.at.Store(int64(time.Since(started)))
 	l.steps.Add(1)
 }
 
@@ -34,7 +37,7 @@ func (l *liveness) step() {
 // healthy one is never still for longer than an fsync takes.
 func (n *Node) Stalled() time.Duration {
 	if at := n.live.at.Load(); at != 0 && n.host.Load() != nil {
-		return max(0, time.Since(time.Unix(0, at)))
+		return time.Since(started) - time.Duration(at)
 	}
 	return 0
 }

@@ -60,7 +60,10 @@ func TestStuckLogStopsTheMember(t *testing.T) {
 			stuck := c.members[2]
 			if where == "apply" {
 				stuck.rec.mu.Lock()
-				stuck.rec.hook = func([]state.Decision) { hold.RLock(); hold.RUnlock() }
+				stuck.rec.hook = func([]state.Decision) {
+					hold.RLock()
+					defer hold.RUnlock()
+				}
 				stuck.rec.mu.Unlock()
 			}
 			if err := stuck.node.Err(); err != nil {
