@@ -22,6 +22,8 @@ const (
 	maxFrame = 72 << 20
 	// keepBuffer is the largest buffer that is kept for the next frame.
 	keepBuffer = 1 << 20
+	// maxPiece is how much of a frame is written at once.
+	maxPiece   = 256 << 10
 	readBuffer = 64 << 10
 )
 

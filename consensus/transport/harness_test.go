@@ -178,8 +178,9 @@ type relay struct {
 	wg sync.WaitGroup
 
 	mu    sync.Mutex
-	hole  bool // nothing passes, and nobody is told
-	cut   bool // connections are ended as soon as they are made
+	hole  bool          // nothing passes, and nobody is told
+	pause time.Duration // after each 32 KiB
+	cut   bool          // connections are ended as soon as they are made
 	turn  chan struct{}
 	conns map[net.Conn]bool
 	ended bool
@@ -237,6 +238,13 @@ func (r *relay) drop(c net.Conn) {
 	delete(r.conns, c)
 }
 
+// slow has each 32 KiB take so long.
+func (r *relay) slow(d time.Duration) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.pause = d
+}
+
 // pass waits while there is a hole.
 func (r *relay) pass() {
 	for {
@@ -284,6 +292,10 @@ func (r *relay) copy(dst, src net.Conn) {
 			if _, err := dst.Write(buf[:n]); err != nil {
 				return
 			}
+			r.mu.Lock()
+			pause := r.pause * time.Duration(n) / time.Duration(len(buf))
+			r.mu.Unlock()
+			time.Sleep(pause)
 		}
 		if err != nil {
 			return

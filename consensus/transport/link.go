@@ -36,6 +36,9 @@ type link struct {
 	changed chan struct{} // closed and replaced when cur or down change
 	asked   time.Time     // when the last ack was asked for
 	waiting bool          // it has not come
+	// Bytes that were written to cur: in all, up to the frame that asked last, and
+	// up to the one that was acknowledged last.
+	sent, upTo, heard int64
 }
 
 var _ raftio.IConnection = (*link)(nil)
@@ -79,16 +82,30 @@ func (l *link) SendMessageBatch(b raftpb.MessageBatch) error {
 	}
 	now := time.Now()
 	typ := frameBatch
-	if l.ask(c, now) {
+	asks := l.ask(c, now, len(l.frame))
+	if asks {
 		typ |= flagAsk
 	}
 	sealFrame(l.frame, typ, c.sum)
-	if now.Add(ackTimeout / 2).After(c.writeBy) {
-		c.writeBy = now.Add(ackTimeout)
-		c.SetWriteDeadline(c.writeBy)
-	}
-	if err := c.write(l.frame); err != nil {
-		c.Close() // run notices
+	// In pieces, each of which shows that the other side lives: a batch of many
+	// megabytes takes its time where the network, or a processor, is slow.
+	for rest := l.frame; len(rest) > 0; {
+		piece := rest[:min(len(rest), maxPiece)]
+		rest = rest[len(piece):]
+		if now.Add(ackTimeout / 2).After(c.writeBy) {
+			c.writeBy = now.Add(ackTimeout)
+			c.SetWriteDeadline(c.writeBy)
+		}
+		if err := c.write(piece); err != nil {
+			c.Close() // run notices
+			break
+		}
+		if len(rest) > 0 {
+			now = time.Now()
+			if asks {
+				l.goesOn(c, now)
+			}
+		}
 	}
 	if cap(l.frame) > keepBuffer {
 		l.frame = nil
@@ -96,17 +113,36 @@ func (l *link) SendMessageBatch(b raftpb.MessageBatch) error {
 	return nil
 }
 
-// ask decides whether the next frame wants an ack. One at a time is waited for,
-// until the read deadline.
-func (l *link) ask(c *outConn, now time.Time) bool {
+// ask decides whether the next frame, of n bytes, wants an ack. One at a time is
+// waited for, until the read deadline.
+func (l *link) ask(c *outConn, now time.Time, n int) bool {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	if l.cur != c || l.waiting || now.Sub(l.asked) < askInterval {
+	if l.cur != c {
 		return false
 	}
-	l.asked, l.waiting = now, true
-	c.SetReadDeadline(now.Add(ackTimeout))
+	l.sent += int64(n)
+	if l.waiting || now.Sub(l.asked) < askInterval {
+		return false
+	}
+	l.asked, l.waiting, l.upTo = now, true, l.sent
+	c.SetReadDeadline(l.ackBy(now))
 	return true
+}
+
+// ackBy is when the ack has to be there that is asked for now: the other side
+// comes to it when it has taken in what was written before.
+func (l *link) ackBy(now time.Time) time.Time {
+	return now.Add(ackTimeout + time.Duration(l.upTo-l.heard)*time.Second/ackRate)
+}
+
+// goesOn begins the wait for an ack anew: part of the frame that asks was written.
+func (l *link) goesOn(c *outConn, now time.Time) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if l.cur == c && l.waiting {
+		c.SetReadDeadline(l.ackBy(now))
+	}
 }
 
 // await returns the connection, nil if there is none. It waits for one that is
@@ -142,6 +178,7 @@ func (l *link) set(c *outConn, down bool) {
 	defer l.mu.Unlock()
 	l.cur, l.down = c, down
 	l.waiting, l.asked = false, time.Time{}
+	l.sent, l.upTo, l.heard = 0, 0, 0
 	close(l.changed)
 	l.changed = make(chan struct{})
 }
@@ -227,7 +264,7 @@ func (l *link) readAcks(c *outConn) error {
 			return ErrRefused
 		}
 		l.mu.Lock()
-		l.waiting = false
+		l.waiting, l.heard = false, l.upTo
 		c.SetReadDeadline(time.Time{})
 		l.mu.Unlock()
 	}

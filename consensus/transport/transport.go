@@ -34,6 +34,7 @@ var (
 // again as it lasted before the next attempt.
 const (
 	ackTimeout       = 1500 * time.Millisecond
+	ackRate          = 8 << 20                // bytes a second: how much longer an ack may take behind large batches
 	askInterval      = 200 * time.Millisecond // between two requests for an acknowledgement
 	dialSpacing      = 250 * time.Millisecond // between two SYNs of our own; the kernel's come after 1, 3, 7 s
 	connectTimeout   = 2 * time.Second

@@ -61,6 +61,33 @@ func TestMessagesArrive(t *testing.T) {
 	}
 }
 
+// A batch that takes longer on its way than an ack may is no silence.
+func TestLargeBatchOverASlowNetwork(t *testing.T) {
+	for name, c := range map[string]*grouptls.Config{"plain": nil, "tls": required(t)} {
+		t.Run(name, func(t *testing.T) {
+			tls := func(o *Options) { o.TLS = c }
+			a, b := newMember(t, 1, tls), newMember(t, 2, tls)
+			r := newRelay(t, b.addr)
+			r.slow(8 * time.Millisecond) // 4 MB a second
+			conn, err := a.GetConnection(t.Context(), r.addr())
+			if err != nil {
+				t.Fatal(err)
+			}
+			defer conn.Close()
+			// Again where this machine stood still for longer than an ack may take.
+			eventually(t, "it", func() bool {
+				if err := conn.SendMessageBatch(batchOf(16 << 20)); err != nil {
+					t.Fatal(err)
+				}
+				for wait := 0; wait < 500 && b.received() == 0; wait++ {
+					time.Sleep(20 * time.Millisecond)
+				}
+				return b.received() > 0
+			})
+		})
+	}
+}
+
 func TestSnapshotChunks(t *testing.T) {
 	for name, c := range map[string]*grouptls.Config{"plain": nil, "tls": required(t)} {
 		t.Run(name, func(t *testing.T) {
