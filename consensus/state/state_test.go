@@ -136,6 +136,7 @@ func TestControlItemsRoundTrip(t *testing.T) {
 	check(&Bootstrap{GroupName: "g", Lineage: 1, Rules: 2, Primary: 3, StartN: 4, Base: "u:1-5", Replicas: 3, Settings: "a=1\nb=2"}, &Bootstrap{})
 	check(&Admit{Member: 1, Nonce: 2, UUID: "u", ServerID: 3, Address: "a:1"}, &Admit{})
 	check(&Evict{Member: 1, Replica: 2, Incarnation: 3}, &Evict{})
+	check(&Weight{Member: 1, Incarnation: 2, Weight: 3}, &Weight{})
 	check(&SetState{Member: 1, Incarnation: 2, State: StateOnline, Epoch: 3}, &SetState{})
 	check(&Primary{Member: 1, Epoch: 2}, &Primary{})
 	check(&Abort{XIDs: []string{"a", "b"}, Incarnation: 7}, &Abort{})
