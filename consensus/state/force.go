@@ -21,13 +21,15 @@ type Force struct {
 // Place is a member with its replica.
 type Place struct{ Member, Replica uint64 }
 
+func (p *Place) layout() layout { return layout{number(&p.Member), number(&p.Replica)} }
+
 // AppendItem appends the item to an entry.
 func (x *Force) AppendItem(b []byte) []byte {
 	f := appendUint(nil, 1, x.Lineage)
 	f = appendUint(f, 2, x.SureN)
 	f = appendUint(f, 3, x.SureIndex)
 	for _, p := range x.Members {
-		f = appendString(f, 4, string(appendUint(appendUint(nil, 1, p.Member), 2, p.Replica)))
+		f = appendString(f, 4, string(p.layout().append(nil)))
 	}
 	return appendItem(b, KindForce, f)
 }
@@ -44,14 +46,7 @@ func (x *Force) decode(b []byte) error {
 			x.SureIndex = num
 		case 4:
 			var p Place
-			if err := fields(raw, func(tag int, num uint64, _ []byte) {
-				switch tag {
-				case 1:
-					p.Member = num
-				case 2:
-					p.Replica = num
-				}
-			}); err != nil {
+			if err := p.layout().decode(raw); err != nil {
 				bad = err
 			}
 			x.Members = append(x.Members, p)
