@@ -263,6 +263,11 @@ func (a *testAdmin) Status(context.Context, SessionInfo) []NamedValue {
 }
 
 func (a *testAdmin) Table(_ context.Context, _ SessionInfo, name string) (Table, bool) {
+	if name == "replication_connection_status" {
+		mine, state := "mine", "ON"
+		return Table{Columns: []TableColumn{{Name: "CHANNEL_NAME", CastType: "CHAR(64)"}, {Name: "SERVICE_STATE", CastType: "CHAR(9)"}, {Name: "THREAD_ID", CastType: "UNSIGNED"}},
+			Rows: [][]*string{{&mine, &state, nil}}, Beside: true, Instead: "CHANNEL_NAME = 'mine'"}, true
+	}
 	if name != "replication_group_members" {
 		return Table{}, false
 	}
@@ -299,8 +304,11 @@ func TestAdmin(t *testing.T) {
 		"SELECT COUNT(*) FROM performance_schema.replication_group_members":                               "2",
 		"SELECT m.MEMBER_ID FROM performance_schema.replication_group_members AS m WHERE MEMBER_PORT > 1": "11111111-1111-4111-8111-111111111111",
 		"USE performance_schema": "",
-		"SELECT MEMBER_PORT IS NULL FROM (SELECT * FROM `replication_group_members`) x ORDER BY 1 DESC": "1",
-		"TABLE performance_schema.replication_group_members":                                            "11111111-1111-4111-8111-111111111111",
+		"SELECT MEMBER_PORT IS NULL FROM (SELECT * FROM `replication_group_members`) x ORDER BY 1 DESC":                                                                "1",
+		"TABLE performance_schema.replication_group_members":                                                                                                           "11111111-1111-4111-8111-111111111111",
+		"SELECT CONCAT(CHANNEL_NAME, SERVICE_STATE) FROM performance_schema.replication_connection_status WHERE CHANNEL_NAME = 'mine' AND THREAD_ID IS NULL":           "mineON",
+		"SELECT COUNT(*) FROM performance_schema.replication_connection_status c JOIN performance_schema.replication_group_members m ON c.CHANNEL_NAME <> m.MEMBER_ID": "2",
+		"SELECT COUNT(*) FROM performance_schema.events_stages_current WHERE EVENT_NAME LIKE 'stage/group_rpl%'":                                                       "0",
 	} {
 		if strings.HasPrefix(sql, "USE") {
 			continue
