@@ -15,11 +15,9 @@ import (
 )
 
 // withTable starts a group whose log needs two votes beside the primary's, and
-// makes the table d.t. Such tests run beside one another: they wait most of the
-// time.
+// makes the table d.t.
 func withTable(t *testing.T, servers, voters int, opts ...string) *testGroup {
 	t.Helper()
-	t.Parallel()
 	return tableIn(newGroup(t, servers, voters, opts...))
 }
 

@@ -73,7 +73,9 @@ type testGroup struct {
 	// policy and timing are those of members that are started.
 	policy Policy
 	timing *timing
-	failed func(error) // Options.Failed
+	// sweepEvery is 0 for the default.
+	sweepEvery time.Duration
+	failed     func(error) // Options.Failed
 }
 
 // ownAddress is an address that stays free while its member is stopped.
@@ -89,20 +91,23 @@ func ownAddress(t testing.TB) string {
 
 // newGroup starts a group with servers mysqlds and voters more votes and waits
 // until all are ONLINE.
-func newGroup(t testing.TB, servers, voters int, opts ...string) *testGroup {
+func newGroup(t *testing.T, servers, voters int, opts ...string) *testGroup {
 	t.Helper()
 	return startGroup(emptyGroup(t), servers, voters, opts...)
 }
 
 // newGroupKeeping is newGroup with members that keep so much of the log.
-func newGroupKeeping(t testing.TB, logSpace uint64, servers, voters int, opts ...string) *testGroup {
+func newGroupKeeping(t *testing.T, logSpace uint64, servers, voters int, opts ...string) *testGroup {
 	t.Helper()
 	g := emptyGroup(t)
 	g.logSpace = logSpace
 	return startGroup(g, servers, voters, opts...)
 }
 
-func emptyGroup(t testing.TB) *testGroup {
+// emptyGroup is what every group begins with. Its test runs beside others from here
+// on: they wait most of the time.
+func emptyGroup(t *testing.T) *testGroup {
+	t.Parallel()
 	g := &testGroup{t: t, addrs: map[uint64]string{}, log: zerolog.Nop(), policy: Policy{AutorejoinTries: 3}}
 	if os.Getenv("COHORT_TEST_LOG") != "" {
 		g.log = zerolog.New(zerolog.ConsoleWriter{Out: os.Stderr, NoColor: true, TimeFormat: "05.000"}).With().Timestamp().Logger()
@@ -217,6 +222,9 @@ func (g *testGroup) start(m *testMember) {
 		must(err)
 		if g.timing != nil {
 			m.member.timing = *g.timing
+		}
+		if g.sweepEvery != 0 {
+			m.member.sweepEvery = g.sweepEvery
 		}
 		if g.clients != nil {
 			m.member.SetSessions(g.clients(m.id))

@@ -135,6 +135,7 @@ type Member struct {
 	rejoinTries atomic.Uint64
 	rejoinSince atomic.Int64
 	timing      timing
+	sweepEvery  time.Duration // sweepInterval, but in tests
 	// suspects are the incarnations of members that are not heard, by id.
 	suspects atomic.Pointer[map[uint64]uint64]
 	// known is the evidence about the others, by id.
@@ -160,7 +161,7 @@ func New(opt Options) (*Member, error) {
 	if err != nil {
 		return nil, err
 	}
-	m := &Member{policy: opt.Policy, timing: defaultTiming, holds: holds{new: make(chan struct{}, 1)}, weighed: make(chan struct{}, 1),
+	m := &Member{policy: opt.Policy, timing: defaultTiming, sweepEvery: sweepInterval, holds: holds{new: make(chan struct{}, 1)}, weighed: make(chan struct{}, 1),
 		control: control{wanted: !opt.Standby, changed: make(chan struct{})}, opt: opt, log: opt.Logger, password: pw, compliance: newCompliance(opt.Router.LastDirect)}
 	m.sizeLimit.Store(opt.TransactionSizeLimit)
 	opt.Node.SetDoubt(m.doubts)

@@ -12,8 +12,8 @@ import (
 )
 
 // sweepInterval is how often prepared transactions that nobody decides are
-// looked for. A variable for the tests only.
-var sweepInterval = 10 * time.Second
+// looked for.
+const sweepInterval = 10 * time.Second
 
 // sweep decides prepared transactions that never reached the log: one that
 // wrote nothing leaves no event, and its coordinator, which alone knows of it,
@@ -36,7 +36,7 @@ var sweepInterval = 10 * time.Second
 func (p *primary) sweep(ctx context.Context) error {
 	var seen map[string]capture.StartAt // by xid: an end of the binary log after it was prepared
 	for {
-		if err := pause(ctx, sweepInterval); err != nil {
+		if err := pause(ctx, p.m.sweepEvery); err != nil {
 			return err
 		}
 		xids, err := mysqld.XARecover(ctx, p.pool)
@@ -83,7 +83,7 @@ func (p *primary) sweep(ctx context.Context) error {
 }
 
 func (p *primary) force(ctx context.Context, xids []string) error {
-	ctx, cancel := context.WithTimeout(ctx, sweepInterval)
+	ctx, cancel := context.WithTimeout(ctx, p.m.sweepEvery)
 	defer cancel()
 	outcomes, err := p.m.opt.Node.ForceVerdictOf(ctx, p.incarnation, xids)
 	if err != nil {

@@ -27,10 +27,9 @@ const often = time.Second
 // intervals.
 func withSweeps(t *testing.T, every time.Duration, servers, voters int) *testGroup {
 	t.Helper()
-	old := sweepInterval
-	sweepInterval = every
-	t.Cleanup(func() { sweepInterval = old }) // when the group has ended
-	return tableIn(newGroup(t, servers, voters))
+	g := emptyGroup(t)
+	g.sweepEvery = every
+	return tableIn(startGroup(g, servers, voters))
 }
 
 // leave prepares a transaction as the proxy of via would, and ends its session

@@ -121,7 +121,7 @@ func (r *recorder) halt() {
 func (r *recorder) until(s *mysqldtest.Server) []Captured {
 	r.t.Helper()
 	end := here(r.t, s)
-	deadline := time.Now().Add(60 * time.Second)
+	deadline := time.Now().Add(3 * time.Minute)
 	for r.c.Position().Before(end) {
 		select {
 		case err := <-r.done:

@@ -77,10 +77,11 @@ async function suite(more) {
   assert.equal(results[0][0].a, 1); assert.equal(results[1].affectedRows, 1); assert.equal(results[2][0].a, 2);
   await many.end();
 
-  const big = Buffer.alloc(20 << 20, crypto.randomBytes(1 << 16));
+  // In hexadecimal either is longer than one packet.
+  const big = Buffer.alloc((more.compress ? 9 : 20) << 20, crypto.randomBytes(1 << 16));
   await db.query('INSERT INTO js_all (b, u) VALUES (?, 1000)', [big]);
   const [[back]] = await db.query('SELECT b FROM js_all WHERE u = 1000');
-  assert.ok(back.b.equals(big), '20 MiB value');
+  assert.ok(back.b.equals(big), 'a large value');
 
   await db.query('INSERT INTO js_all (u) VALUES ?', [Array.from({ length: 500 }, (_, i) => [2000 + i])]);
   let streamed = 0;
