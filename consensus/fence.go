@@ -23,9 +23,10 @@ type fence struct {
 	// Generation is the lineage that the membership will begin.
 	Generation uint64        `json:"generation"`
 	Members    []forcedPlace `json:"members"`
-	// Touched: the log may hold entries that no majority and no leader gave it, so
-	// it must not run before they are committed.
-	Touched bool `json:"touched,omitempty"`
+	// Wrote are the attempts of which the log may hold entries, this one or earlier
+	// ones: neither a majority nor a leader gave it these, so it must not run before
+	// they are committed.
+	Wrote []uint64 `json:"wrote,omitempty"`
 	// Ready: the log holds all that the membership begins with, up to Last of Term.
 	Ready bool   `json:"ready,omitempty"`
 	Term  uint64 `json:"term,omitempty"`

@@ -89,8 +89,10 @@ type forced struct {
 	base       uint64
 	founding   uint64
 	members    []forcedPlace
-	// touched: some log may hold entries of this attempt.
+	// touched: some log may hold entries of this attempt. wrote are earlier ones of
+	// which some does.
 	touched bool
+	wrote   []uint64
 	// promised are the members that are fenced for it.
 	promised []bool
 }
@@ -149,7 +151,7 @@ func (f *forced) run(ctx context.Context) error {
 	}
 	if err := f.surgery(ctx); err != nil {
 		f.cancel()
-		if f.touched {
+		if f.touched || len(f.wrote) > 0 {
 			return fmt.Errorf("%w; the listed members' logs are closed until it is done: set the variable again", err)
 		}
 		return err
@@ -163,19 +165,24 @@ func (f *forced) agree(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	var pending uint64
 	for i, a := range replies {
-		switch {
-		case a.Pending == 0:
-		case pending != 0 && pending != a.Pending:
-			// Their logs may differ where both believe to be right.
-			return fmt.Errorf("%s and another listed member took part in two attempts to force different memberships; list those of one only", f.members[i].Address)
-		default:
-			pending = a.Pending
+		for k, b := range replies[:i] {
+			if strangers(a.Wrote, b.Wrote) {
+				return fmt.Errorf("%s and %s took part in attempts to force different memberships; list those of one only", f.members[i].Address, f.members[k].Address)
+			}
 		}
+		f.wrote = append(f.wrote, a.Wrote...)
 	}
+	slices.Sort(f.wrote)
+	f.wrote = slices.Compact(f.wrote)
 	_, err = f.all(ctx, forceRequest{Step: stepClose})
 	return err
+}
+
+// strangers reports whether two logs hold entries of attempts that knew nothing of
+// each other: then what one has in place of the other's may be committed somewhere.
+func strangers(a, b []uint64) bool {
+	return len(a) > 0 && len(b) > 0 && !slices.Contains(a, b[len(b)-1]) && !slices.Contains(b, a[len(a)-1])
 }
 
 // surgery makes the logs equal and committed.
@@ -326,7 +333,7 @@ func (f *forced) bring(ctx context.Context, i int, end logEnd, best int, top log
 		if err != nil || len(part) == 0 {
 			return fmt.Errorf("%w: no entries after %d: %w", ErrCorrupt, at, err)
 		}
-		if _, err := f.one(ctx, i, forceRequest{Step: stepAppend, Entries: a.Entries, PrevTerm: prev, Term: term}); err != nil {
+		if _, err := f.one(ctx, i, forceRequest{Step: stepAppend, Entries: a.Entries, PrevTerm: prev, Term: term, Wrote: f.attempts()}); err != nil {
 			return err
 		}
 		at, prev = part[len(part)-1].Index, part[len(part)-1].Term
@@ -335,8 +342,13 @@ func (f *forced) bring(ctx context.Context, i int, end logEnd, best int, top log
 	if err != nil {
 		return err
 	}
-	_, err = f.one(ctx, i, forceRequest{Step: stepAppend, Entries: packed, PrevTerm: prev, Term: term, Ready: true})
+	_, err = f.one(ctx, i, forceRequest{Step: stepAppend, Entries: packed, PrevTerm: prev, Term: term, Ready: true, Wrote: f.attempts()})
 	return err
+}
+
+// attempts are those of which a log may hold entries that this one writes to.
+func (f *forced) attempts() []uint64 {
+	return append(slices.DeleteFunc(slices.Clone(f.wrote), func(g uint64) bool { return g == f.generation }), f.generation)
 }
 
 // one makes a step at member i, and again while it is not ready or cannot be

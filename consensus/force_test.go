@@ -398,3 +398,18 @@ func FuzzCall(f *testing.F) {
 		}
 	})
 }
+
+func TestStrangers(t *testing.T) {
+	for _, c := range []struct {
+		a, b []uint64
+		want bool
+	}{
+		{nil, nil, false}, {[]uint64{1}, nil, false}, {[]uint64{1}, []uint64{1}, false},
+		{[]uint64{1}, []uint64{1, 2}, false}, {[]uint64{1, 2, 3}, []uint64{1, 2}, false},
+		{[]uint64{1}, []uint64{2}, true}, {[]uint64{1, 2}, []uint64{1, 3}, true},
+	} {
+		if strangers(c.a, c.b) != c.want || strangers(c.b, c.a) != c.want {
+			t.Errorf("%v and %v", c.a, c.b)
+		}
+	}
+}

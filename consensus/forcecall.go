@@ -65,6 +65,8 @@ type forceRequest struct {
 	Term     uint64   `json:"term,omitempty"`
 	// Ready: these entries are the last ones.
 	Ready bool `json:"ready,omitempty"`
+	// Wrote are the attempts of which the entries may be, this one the last.
+	Wrote []uint64 `json:"wrote,omitempty"`
 }
 
 type forceReply struct {
@@ -72,8 +74,8 @@ type forceReply struct {
 	No string `json:"no,omitempty"`
 	// Wait: not yet.
 	Wait bool `json:"wait,omitempty"`
-	// Pending is the generation whose entries the log may hold, uncommitted.
-	Pending uint64   `json:"pending,omitempty"`
+	// Wrote is the fence's.
+	Wrote   []uint64 `json:"wrote,omitempty"`
 	End     logEnd   `json:"end"`
 	Index   uint64   `json:"index,omitempty"` // applied
 	LastN   uint64   `json:"last_n,omitempty"`
@@ -233,10 +235,7 @@ func (n *Node) stepCheck(ctx context.Context, q *forceRequest, look time.Duratio
 	}
 	f := n.fence.Load()
 	if f != nil {
-		if f.Touched {
-			return forceReply{Pending: f.Generation}
-		}
-		return forceReply{}
+		return forceReply{Wrote: f.Wrote}
 	}
 	h, err := n.raft()
 	if err != nil {
@@ -275,7 +274,10 @@ func (n *Node) stepClose(ctx context.Context, q *forceRequest) forceReply {
 	if a := n.stepCheck(ctx, q, majorityGlance); a.No != "" {
 		return a
 	}
-	f := &fence{Generation: q.Generation, Members: q.Members, Touched: old != nil && old.Touched}
+	f := &fence{Generation: q.Generation, Members: q.Members}
+	if old != nil {
+		f.Wrote = old.Wrote
+	}
 	if err := n.fenceOff(f); err != nil {
 		return no("%s: %v", n.cfg.LocalAddress, err)
 	}
@@ -308,7 +310,7 @@ func (n *Node) stepOnLog(q *forceRequest, f *fence, c *closedLog) (forceReply, e
 		}
 		err = n.complete(f, c)
 	case stepCancel:
-		if f.Touched {
+		if len(f.Wrote) > 0 {
 			return no("its log holds entries of the forced membership"), nil
 		}
 		if err = removeFence(n.cfg.Dir); err == nil && !n.spawn(n.reopen) {
@@ -322,11 +324,11 @@ func (n *Node) stepOnLog(q *forceRequest, f *fence, c *closedLog) (forceReply, e
 
 func (n *Node) stepAppend(q *forceRequest, f *fence, c *closedLog) error {
 	es, err := unpackEntries(q.Entries)
-	if err != nil || len(es) == 0 {
+	if err != nil || len(es) == 0 || len(q.Wrote) == 0 {
 		return errors.Join(err, fmt.Errorf("%w: no entries", ErrCorrupt))
 	}
 	g := *f
-	g.Touched, g.Ready = true, false
+	g.Wrote, g.Ready = q.Wrote, false
 	if err := storeFence(n.cfg.Dir, &g); err != nil {
 		return err
 	}
