@@ -1,8 +1,11 @@
 package e2e
 
 import (
+	"cmp"
+	"context"
 	"database/sql"
 	"fmt"
+	"slices"
 	"strings"
 	"testing"
 
@@ -47,7 +50,8 @@ func TestForceMembers(t *testing.T) {
 // others back. It inserts three rows from id on.
 func (g *group) forceAlone(t *testing.T, m cluster.Member, id int) {
 	t.Helper()
-	ctx := t.Context()
+	ctx, cancel := context.WithTimeout(t.Context(), 2*patience)
+	defer cancel()
 	// What it does not have would be lost.
 	g.check(t)
 	admin, db := open(t, m.Through("app", "plain"), ""), open(t, m.Through("plain", "plain"), "")
@@ -64,14 +68,16 @@ func (g *group) forceAlone(t *testing.T, m cluster.Member, id int) {
 		t.Fatal(err)
 	}
 	defer conn.Close()
+	defer cancel() // before that, which waits for what runs
 	if err := conn.PingContext(ctx); err != nil {
 		t.Fatal(err)
 	}
-	for _, other := range g.Members {
-		if other.Name != m.Name {
-			if err := g.Kill(ctx, other.Name, cluster.Both); err != nil {
-				t.Fatal(err)
-			}
+	// The primary last: no other one can be elected then.
+	lost := slices.DeleteFunc(g.awaitOnline(t), func(x cluster.Member) bool { return x.Name == m.Name })
+	slices.SortFunc(lost, func(a, b cluster.Member) int { return cmp.Compare(b.Role, a.Role) })
+	for _, other := range lost {
+		if err := g.Kill(ctx, other.Name, cluster.Both); err != nil {
+			t.Fatal(err)
 		}
 	}
 	// A client that comes now is let in.
@@ -110,7 +116,7 @@ func (g *group) forceAlone(t *testing.T, m cluster.Member, id int) {
 		default:
 		}
 	} else if err := <-done; errno(err) != 1105 {
-		t.Errorf("an INSERT without a majority and a primary: %v", err)
+		t.Fatalf("an INSERT without a majority and a primary: %v", err)
 	}
 	execAll(t, admin, fmt.Sprintf(set, address))
 	if waits {
@@ -133,11 +139,9 @@ func (g *group) forceAlone(t *testing.T, m cluster.Member, id int) {
 	if got, err := seen(t, admin); err != nil || len(got) != 1 || got[m.UUID] != "ONLINE PRIMARY" {
 		t.Errorf("the group is %v, %v", got, err)
 	}
-	for _, other := range g.Members {
-		if other.Name != m.Name {
-			if err := g.Restart(ctx, other.Name, cluster.Both); err != nil {
-				t.Fatal(err)
-			}
+	for _, other := range lost {
+		if err := g.Restart(ctx, other.Name, cluster.Both); err != nil {
+			t.Fatal(err)
 		}
 	}
 	if got := one("SELECT COUNT(*) FROM f WHERE id IN (1, " + fmt.Sprint(id, ", ", id+1) + ")"); got != "3" {
