@@ -287,6 +287,10 @@ func (n *Node) evicted() bool {
 	return ok && m.Replica != h.replica && v.LastReplica >= h.replica
 }
 
+// Removed reports whether this member has no place in the log, or is about to lose it:
+// see Enter.
+func (n *Node) Removed() bool { return n.host.Load() == nil || n.evicted() }
+
 // Leave reports this member OFFLINE and has the log go on without it. Without
 // others it stays in the log, so that the group can be entered again through it.
 func (n *Node) Leave(ctx context.Context) error {

@@ -243,10 +243,12 @@ func (m *Member) awaitRejoin(ctx context.Context) {
 	end := time.Now().Add(m.timing.rejoinEvery)
 	// A group that is there and does not let this member in is asked again only
 	// after the interval.
+	removed := m.opt.Node.Removed()
 	back := !m.quorum(ctx, majorityEvery)
 	for time.Now().Before(end) && ctx.Err() == nil && m.Wanted() {
 		m.control.pause(ctx, min(2*majorityEvery, time.Until(end)))
-		if back && m.quorum(ctx, majorityEvery) {
+		// One that lost its place meanwhile can ask to be let in again.
+		if back && m.quorum(ctx, majorityEvery) || !removed && m.opt.Node.Removed() {
 			return
 		}
 	}

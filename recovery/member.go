@@ -352,15 +352,21 @@ func (m *Member) try(ctx context.Context) error {
 	return err
 }
 
+// tryOnce waits for that majority. Without a place in the log a member cannot ask for
+// one: it has to be let in first, by who has it, before anything else is done.
 func (m *Member) tryOnce(ctx context.Context) error {
-	if !m.rejoining.Load() {
-		return m.live(ctx)
-	}
-	if !m.quorum(ctx, m.timing.rejoinTry) {
-		if ctx.Err() != nil {
+	end := time.Now().Add(m.timing.rejoinTry)
+	for m.rejoining.Load() && !m.opt.Node.Removed() && !m.quorum(ctx, min(majorityEvery, time.Until(end))) {
+		switch {
+		case ctx.Err() != nil:
 			return context.Cause(ctx)
+		case time.Now().After(end):
+			return fmt.Errorf("%w: no contact to a majority", errNotLetIn)
 		}
-		return fmt.Errorf("%w: no contact to a majority", errNotLetIn)
+		// An answer may be an error at once.
+		if err := pause(ctx, majorityEvery/10); err != nil {
+			return err
+		}
 	}
 	return m.live(ctx)
 }
