@@ -97,3 +97,26 @@ func TestOwnServerIsOpenNoMore(t *testing.T) {
 		}
 	})
 }
+
+// Who waits for a change of the view hears of each that may matter to it, and of no
+// other decision.
+func TestAnnouncedDecisions(t *testing.T) {
+	l := newFakeLog()
+	l.join(self, state.StateOnline)
+	r := newTestRouter(l)
+	for kind, want := range map[state.Kind]bool{state.KindJoin: true, state.KindPrimary: true, state.KindBootstrap: true, state.KindState: true,
+		state.KindForce: true, state.KindWeight: true, state.KindTxn: false, state.KindWatermark: false} {
+		changed := r.Changed()
+		r.Ordered([]state.Decision{{Kind: kind, Origin: 77, Committed: true}})
+		select {
+		case <-changed:
+			if !want {
+				t.Errorf("%s was announced", kind)
+			}
+		default:
+			if want {
+				t.Errorf("%s was not announced", kind)
+			}
+		}
+	}
+}

@@ -216,7 +216,7 @@ func (r *Router) Ordered(ds []state.Decision) {
 			// What the former primary did not get ordered by now is of an epoch
 			// that has ended.
 			r.xids.fence(func(t *Ticket) bool { return t.epoch < d.Epoch }, *fenced(d, state.ReasonEpoch))
-		case state.KindBootstrap, state.KindState, state.KindForce:
+		case state.KindBootstrap, state.KindState, state.KindForce, state.KindWeight:
 			viewChanged = true
 		}
 	}

@@ -45,7 +45,7 @@ type Config struct {
 
 	// MemberWeight: How much this member is preferred as the next primary; the
 	// highest weight wins.
-	MemberWeight uint64 `key:"group_replication_member_weight" def:"50" min:"0" max:"100" unit:"points" live:"no"`
+	MemberWeight uint64 `key:"group_replication_member_weight" def:"50" min:"0" max:"100" unit:"points" live:"yes"`
 
 	// Consistency: The consistency level that new sessions start with. With EVENTUAL
 	// a member that has lost its majority goes on serving reads, which may be old;
