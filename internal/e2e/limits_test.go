@@ -68,6 +68,16 @@ func TestIdleConnections(t *testing.T) {
 				_ = c.Close()
 			}
 		}
+		// The primary's mysqld has room for the sessions of one member at a time.
+		server := open(t, g.Primary.Direct(), "")
+		eventually(t, func() error {
+			var n int
+			err := server.QueryRowContext(t.Context(), "SELECT COUNT(*) FROM information_schema.PROCESSLIST").Scan(&n)
+			if err == nil && n > 500 {
+				err = fmt.Errorf("%d sessions are left", n)
+			}
+			return err
+		})
 	}
 	g.check(t)
 }
