@@ -35,18 +35,24 @@ const (
 	askAdmit   = "admit"   // let me in
 	askRemoved = "removed" // does the log still count this replica?
 	askPeers   = "peers"   // who is ONLINE, and where is the members' channel?
+	askForced  = "forced"  // was a membership forced without this replica?
 )
 
 type question struct {
 	Op     string `json:"op"`
 	Group  string `json:"group"`
 	Member uint64 `json:"member"`
-	// Replica is what askRemoved is about.
-	Replica uint64 `json:"replica,omitempty"`
+	// Replica is what askRemoved and askForced are about, Generation its membership.
+	Replica    uint64 `json:"replica,omitempty"`
+	Generation uint64 `json:"generation,omitempty"`
 	// Lineage, LastN and Checksum are what the member holds, 0 for nothing.
 	Lineage  uint64 `json:"lineage,omitempty"`
 	LastN    uint64 `json:"last_n,omitempty"`
 	Checksum uint64 `json:"checksum,omitempty"`
+	// Index is the last entry it applied, Executed the last number that its mysqld
+	// has executed.
+	Index    uint64 `json:"index,omitempty"`
+	Executed uint64 `json:"executed,omitempty"`
 	Settings string `json:"settings,omitempty"`
 	UUID     string `json:"uuid,omitempty"`
 	ServerID uint64 `json:"server_id,omitempty"`
@@ -66,6 +72,11 @@ type answer struct {
 	// Peers are addresses of the members' channel, by member; Index says how new.
 	Peers map[uint64]string `json:"peers,omitempty"`
 	Index uint64            `json:"index,omitempty"`
+	// Lineage and Generation are the group's. Keep: what the member has applied is
+	// what the group's log would bring it again.
+	Lineage    uint64 `json:"lineage,omitempty"`
+	Generation uint64 `json:"generation,omitempty"`
+	Keep       bool   `json:"keep,omitempty"`
 }
 
 // refusals are the codes of what an answer may refuse.
@@ -179,10 +190,27 @@ func (n *Node) answer(ctx context.Context, q *question) answer {
 	if err != nil {
 		return refuse(errNotMember, "%s is not in the group itself", n.cfg.LocalAddress)
 	}
-	if q.Op == askRemoved {
-		if l := n.View().Lineage; q.Lineage != 0 && q.Lineage != l {
+	switch q.Op {
+	case askRemoved, askForced:
+		v := n.View()
+		_, ended := v.Fork(q.Lineage)
+		m, listed := v.Member(q.Member)
+		switch {
+		// That needs no majority: it is in the log, which goes on from there.
+		case ended && q.Generation != n.generation() && !(listed && m.Replica == q.Replica):
+			a := answer{}
+			if _, err := n.history(v, q); err != nil && q.Op == askRemoved {
+				a = refuse(err, "%v", err)
+			}
+			a.Removed = true
+			return a
+		case q.Op == askForced:
+			return answer{}
+		case !ended && q.Lineage != 0 && q.Lineage != v.Lineage:
 			return refuse(ErrOtherHistory, "another group of this name")
 		}
+	}
+	if q.Op == askRemoved {
 		m, err := h.members(ctx)
 		if err != nil {
 			return refuse(ErrNoMajority, "%s has no majority: %v", n.cfg.LocalAddress, err)
@@ -205,7 +233,8 @@ func (n *Node) answer(ctx context.Context, q *question) answer {
 		return refuse(err, "%v", err)
 	}
 	m, known := v.Member(q.Member)
-	a := answer{Base: v.Base, LastN: n.LastN(), Known: known && m.Incarnation != 0}
+	a := answer{Base: v.Base, LastN: n.LastN(), Known: known && m.Incarnation != 0, Lineage: v.Lineage, Generation: n.generation()}
+	a.Keep, _ = n.history(v, q)
 	if q.Op == askInfo {
 		return a
 	}
@@ -238,21 +267,48 @@ func (n *Node) answer(ctx context.Context, q *question) answer {
 // is compared by lineage and chained checksum: GTID sets of two histories may be
 // equal.
 func (n *Node) vet(v *state.View, q *question) error {
-	switch {
-	case q.Lineage != 0 && q.Lineage != v.Lineage:
-		return fmt.Errorf("%w: it holds data of another history of a group of this name", ErrOtherHistory)
-	case q.LastN > n.LastN():
-		return fmt.Errorf("%w: it holds transactions up to %d, the group ordered %d", ErrOtherHistory, q.LastN, n.LastN())
-	}
-	if q.Lineage != 0 {
-		if sum, ok := n.ChecksumAt(q.LastN); ok && sum != q.Checksum {
-			return fmt.Errorf("%w: it holds other transactions up to %d than the group", ErrOtherHistory, q.LastN)
-		}
+	if _, err := n.history(v, q); err != nil {
+		return err
 	}
 	if d := differences(v.Settings, q.Settings); d != "" {
 		return fmt.Errorf("%w: %s", ErrOtherSettings, d)
 	}
 	return nil
+}
+
+// history refuses whose data are not a beginning of the group's. keep says that
+// the state it has is one of the group's log, too.
+func (n *Node) history(v *state.View, q *question) (keep bool, err error) {
+	switch {
+	case q.Lineage == 0:
+		return true, nil
+	case q.Lineage == v.Lineage:
+		if q.LastN > n.LastN() {
+			return false, fmt.Errorf("%w: it holds transactions up to %d, the group ordered %d", ErrOtherHistory, q.LastN, n.LastN())
+		}
+		if sum, ok := n.ChecksumAt(q.LastN); ok && sum != q.Checksum {
+			return false, fmt.Errorf("%w: it holds other transactions up to %d than the group", ErrOtherHistory, q.LastN)
+		}
+		return true, nil
+	}
+	f, ok := v.Fork(q.Lineage)
+	switch {
+	case !ok:
+		return false, fmt.Errorf("%w: it holds data of another history of a group of this name", ErrOtherHistory)
+	case !f.Begins(q.LastN, q.Checksum):
+		return false, fmt.Errorf("%w: a membership was forced upon the group after transaction %d, and it holds others up to %d, or cannot show that it does not", ErrOtherHistory, f.N, q.LastN)
+	case q.Executed > max(q.LastN, f.SureN):
+		return false, fmt.Errorf("%w: a membership was forced upon the group after transaction %d, its mysqld executed transactions up to %d, and its log shows only those up to %d", ErrOtherHistory, f.N, q.Executed, q.LastN)
+	}
+	return q.LastN <= f.SureN && q.Index <= f.SureIndex, nil
+}
+
+// generation is the forced membership that the replica at work lives in.
+func (n *Node) generation() uint64 {
+	if h := n.host.Load(); h != nil {
+		return h.generation
+	}
+	return 0
 }
 
 // differences compares settings that the group was founded with with those of a

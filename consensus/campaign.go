@@ -7,6 +7,8 @@ import (
 	"github.com/lni/dragonboat/v4/config"
 	"github.com/lni/dragonboat/v4/raftio"
 	"github.com/lni/dragonboat/v4/raftpb"
+
+	"cohort/consensus/transport"
 )
 
 // ErrNoCampaign is returned by Campaign where the log has another leader than the
@@ -43,10 +45,15 @@ type incoming struct {
 	config.TransportFactory
 	deployment uint64
 	handler    atomic.Pointer[raftio.MessageHandler]
+	transport  atomic.Pointer[transport.Transport]
 }
 
 // Create implements config.TransportFactory.
 func (i *incoming) Create(c config.NodeHostConfig, h raftio.MessageHandler, ch raftio.ChunkHandler) raftio.ITransport {
 	i.handler.Store(&h)
-	return i.TransportFactory.Create(c, h, ch)
+	t := i.TransportFactory.Create(c, h, ch)
+	if x, ok := t.(*transport.Transport); ok {
+		i.transport.Store(x)
+	}
+	return t
 }

@@ -22,6 +22,13 @@ type mark struct{ index, total uint64 }
 
 const markBytes = 4 << 20
 
+// reset begins with another log.
+func (c *compactor) reset() {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.total, c.done, c.marks = 0, 0, nil
+}
+
 // note is called on the apply goroutine.
 func (c *compactor) note(index uint64, size int) {
 	c.mu.Lock()

@@ -237,6 +237,8 @@ type Config struct {
 	// wrapLogDB is the tests': it puts something between dragonboat and the log's
 	// files.
 	wrapLogDB func(raftio.ILogDB) raftio.ILogDB
+	// forceFault fails a step towards a forced membership, in tests.
+	forceFault func(step string, member uint64) error
 }
 
 const defaultProposeTimeout = 700 * time.Millisecond

@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"testing"
+	"time"
 
 	"cohort/consensus/state"
 )
@@ -124,5 +125,35 @@ func TestAppointments(t *testing.T) {
 	}
 	if e, err := n.AppointPrimary(c.ctx(), 1, 1); !errors.Is(err, ErrNotAppointed) || e != 2 {
 		t.Fatalf("on an old epoch: %d, %v", e, err)
+	}
+}
+
+// Attempts to hand over to a primary that does not keep leadership become rare; another
+// primary, or one that has kept it, is tried at once.
+func TestFollowIsPatient(t *testing.T) {
+	var f follow
+	now := time.Unix(1000, 0)
+	tries := func(to uint64, seconds int) (n int) {
+		for range seconds {
+			if f.due(now, to) {
+				n++
+			}
+			now = now.Add(time.Second)
+		}
+		return n
+	}
+	if n := tries(1, 63); n != 7 { // at 0, 1, 3, 7, 15, 31 and 61 s
+		t.Errorf("%d attempts", n)
+	}
+	if n := tries(1, 60); n != 2 {
+		t.Errorf("%d attempts later", n)
+	}
+	if n := tries(2, 1); n != 1 {
+		t.Error("another primary has to wait")
+	}
+	tries(2, 10)
+	now = now.Add(5 * time.Minute)
+	if n := tries(2, 2); n != 2 { // at 0 and 1 s
+		t.Error("one that kept it has to wait")
 	}
 }

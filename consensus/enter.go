@@ -19,6 +19,9 @@ type Entrance struct {
 	// UUID and ServerID are those of its mysqld.
 	UUID     string
 	ServerID uint64
+	// Executed is the highest number of a group transaction that its mysqld has
+	// executed.
+	Executed uint64
 	// Settings are those that all members must share, one name=value a line.
 	Settings string
 	// Check is told, before anything changes, what the group began with and
@@ -48,11 +51,32 @@ func (n *Node) Enter(ctx context.Context, e Entrance) error {
 	if n.static() {
 		return nil
 	}
+	n.executed.Store(e.Executed)
 	if err := n.awaitRetirement(ctx); err != nil {
 		return err
 	}
-	if n.host.Load() != nil {
-		return nil
+	if err := n.awaitFence(ctx); err != nil {
+		return err
+	}
+	if h := n.host.Load(); h != nil {
+		// Once more, with patience: whoever was asked at the start may have been slow.
+		if n.checked.Swap(true) || !n.removed(ctx, askRemoved, identity{Replica: h.replica, Generation: h.generation}) {
+			return nil
+		}
+		if err := n.retire(h); err != nil {
+			return err
+		}
+	}
+	if c := n.closed.Load(); c != nil {
+		if !n.removed(ctx, askRemoved, c.id) {
+			if err := n.strayed.Load(); err != nil {
+				return fmt.Errorf("consensus: %w", *err)
+			}
+			return fmt.Errorf("%w: a membership was forced upon the group without this member, and none of its members answers now", ErrNoSeed)
+		}
+		if err := n.retireClosed(c); err != nil {
+			return err
+		}
 	}
 	if err := n.tryAddress(); err != nil {
 		return err
@@ -60,13 +84,13 @@ func (n *Node) Enter(ctx context.Context, e Entrance) error {
 	nonce := nonZero()
 	began, pause := time.Now(), enterFirst
 	for {
-		id, err := n.seek(ctx, e, nonce)
+		id, keep, err := n.seek(ctx, e, nonce)
 		switch {
 		case err == nil && id.Founder && n.View().Founded:
 			// It had a group before, which must be found.
 			err = fmt.Errorf("%w: nobody answers, and this member cannot found the group a second time", ErrNoSeed)
 		case err == nil:
-			if err := n.adopt(id); err != nil {
+			if err := n.adopt(id, keep); err != nil {
 				return err
 			}
 			n.log.Info().Uint64("replica", id.Replica).Bool("founder", id.Founder).Msg("this member has a place in the group's log")
@@ -106,11 +130,11 @@ func temporary(err error) bool { return errors.Is(err, ErrNoSeed) || errors.Is(e
 
 // seek asks everybody once. A founder is told to be one when nobody knows of a
 // group.
-func (n *Node) seek(ctx context.Context, e Entrance, nonce uint64) (identity, error) {
+func (n *Node) seek(ctx context.Context, e Entrance, nonce uint64) (id identity, keep bool, err error) {
 	q := question{Op: askInfo, Group: n.cfg.GroupName, Member: n.cfg.ReplicaID, Settings: e.Settings, UUID: e.UUID,
-		ServerID: e.ServerID, Address: n.cfg.LocalAddress, Nonce: nonce}
+		ServerID: e.ServerID, Address: n.cfg.LocalAddress, Nonce: nonce, Executed: e.Executed}
 	if v := n.View(); v.Founded {
-		q.Lineage, q.LastN = v.Lineage, n.LastN()
+		q.Lineage, q.LastN, q.Index = v.Lineage, n.LastN(), n.Applied()
 		q.Checksum, _ = n.ChecksumAt(q.LastN)
 	}
 	var causes []error
@@ -122,14 +146,14 @@ func (n *Node) seek(ctx context.Context, e Entrance, nonce uint64) (identity, er
 		}
 		if err := a.err(); err != nil {
 			if definite(err) {
-				return identity{}, err
+				return identity{}, false, err
 			}
 			causes = append(causes, err)
 			continue
 		}
 		if e.Check != nil {
 			if err := e.Check(ctx, a.Base, a.Known); err != nil {
-				return identity{}, err
+				return identity{}, false, err
 			}
 		}
 		q.Op = askAdmit
@@ -138,22 +162,22 @@ func (n *Node) seek(ctx context.Context, e Entrance, nonce uint64) (identity, er
 			err = a.err()
 		}
 		if err == nil {
-			return identity{Replica: a.Replica}, nil
+			return identity{Replica: a.Replica, Generation: a.Generation}, a.Keep, nil
 		}
 		if definite(err) || errors.Is(err, ErrPresent) {
-			return identity{}, err
+			return identity{}, false, err
 		}
 		causes = append(causes, err)
 		q.Op = askInfo
 	}
 	// Not while somebody has a group and cannot speak for it now.
 	if e.Bootstrap && !slices.ContainsFunc(causes, func(err error) bool { return errors.Is(err, ErrNoMajority) }) {
-		return identity{Replica: 1, Founder: true}, nil
+		return identity{Replica: 1, Founder: true}, true, nil
 	}
 	if len(causes) == 0 {
-		return identity{}, fmt.Errorf("%w: group_replication_group_seeds names no other member; give it some, or set group_replication_bootstrap_group=ON on the one that is to found the group", ErrNoSeed)
+		return identity{}, false, fmt.Errorf("%w: group_replication_group_seeds names no other member; give it some, or set group_replication_bootstrap_group=ON on the one that is to found the group", ErrNoSeed)
 	}
-	return identity{}, fmt.Errorf("%w: %w", ErrNoSeed, errors.Join(causes...))
+	return identity{}, false, fmt.Errorf("%w: %w", ErrNoSeed, errors.Join(causes...))
 }
 
 // definite reports whether an answer speaks for the group.
@@ -180,6 +204,26 @@ func (n *Node) acquaintances() []string {
 		}
 	}
 	return out
+}
+
+// awaitFence waits while the log is closed for a membership that is being forced.
+func (n *Node) awaitFence(ctx context.Context) error {
+	end := time.NewTimer(enterPatience)
+	defer end.Stop()
+	t := time.NewTicker(20 * time.Millisecond)
+	defer t.Stop()
+	for n.Fenced() {
+		select {
+		case <-t.C:
+		case <-end.C:
+			return fmt.Errorf("%w: set group_replication_force_members again, on this member or another that was listed", ErrForceUnfinished)
+		case <-ctx.Done():
+			return fmt.Errorf("%w: %w", ErrForceUnfinished, context.Cause(ctx))
+		case <-n.ctx.Done():
+			return ErrClosed
+		}
+	}
+	return nil
 }
 
 // awaitRetirement waits while the replica at work here is one that the group goes
@@ -242,6 +286,10 @@ func (n *Node) evicted() bool {
 	// What was given later than all that is applied here is not known here yet.
 	return ok && m.Replica != h.replica && v.LastReplica >= h.replica
 }
+
+// Removed reports whether this member has no place in the log, or is about to lose it:
+// see Enter.
+func (n *Node) Removed() bool { return n.host.Load() == nil || n.evicted() }
 
 // Leave reports this member OFFLINE and has the log go on without it. Without
 // others it stays in the log, so that the group can be entered again through it.

@@ -161,31 +161,47 @@ func (n *Node) doubted(member uint64) bool {
 	return f != nil && (*f)(member)
 }
 
+// follow paces the attempts. Each one may cost a second of writes, and so may each
+// return of leadership from a primary that cannot hold it, because its disk is slow,
+// say. So the pauses grow until it has held it for a while, or is another one.
+type follow struct {
+	to    uint64
+	at    time.Time // of the last attempt
+	pause time.Duration
+}
+
+// due says whether to try now to hand over to a member.
+func (f *follow) due(now time.Time, to uint64) bool {
+	if to != f.to || now.Sub(f.at) >= f.pause+followLast {
+		*f = follow{to: to}
+	}
+	if now.Sub(f.at) < f.pause {
+		return false
+	}
+	f.at, f.pause = now, min(max(2*f.pause, followFirst), followLast)
+	return true
+}
+
 // runFollowPrimary keeps leadership with the primary's member, which saves its
-// proposals a hop. Only the leader acts. A primary that does not take over is
-// left alone for longer and longer.
+// proposals a hop. Only the leader acts.
 func (n *Node) runFollowPrimary(ctx context.Context) {
-	pause := followFirst
+	var f follow
 	for {
 		id, _, changed := n.leader.get()
-		if to, ok := transferTarget(n.View(), n.memberOf(id), n.cfg.ReplicaID, n.doubted); ok {
+		if to, ok := transferTarget(n.View(), n.memberOf(id), n.cfg.ReplicaID, n.doubted); ok && f.due(time.Now(), to) {
 			tctx, cancel := context.WithTimeout(ctx, transferTimeout)
 			err := n.TransferLeader(tctx, to)
 			cancel()
 			if err != nil && ctx.Err() == nil {
 				n.log.Debug().Err(err).Uint64("to", to).Msg("leadership of the log stays here for now")
-				pause = min(2*pause, followLast)
 			}
-		} else {
-			pause = followFirst
 		}
-		t := time.NewTimer(pause)
+		t := time.NewTimer(followFirst)
 		select {
 		case <-ctx.Done():
 		case <-changed:
 			// Let the new leader settle, also against members that disagree.
-			pause = followFirst
-			t.Reset(pause)
+			t.Reset(followFirst)
 			select {
 			case <-ctx.Done():
 			case <-t.C:

@@ -64,7 +64,7 @@ func (l *logDB) SaveRaftState(updates []raftpb.Update, shard uint64) error {
 	if err != nil {
 		return l.failed(err)
 	}
-	l.live.steps.Add(1)
+	l.live.step()
 	return nil
 }
 

@@ -14,6 +14,7 @@ import (
 
 	"cohort/consensus/state"
 	"cohort/internal/binlog"
+	"cohort/internal/binlog/groupbinlog"
 )
 
 // machine is dragonboat's view of the group state machine
@@ -206,6 +207,30 @@ func (m *machine) checkpoint() error {
 	if err := removeFiles(dropped); err != nil {
 		m.log.Warn().Err(err).Msg("spooled fragments were not removed")
 	}
+	return nil
+}
+
+// forget begins from nothing: what was applied is another history's, or may be.
+func (m *machine) forget() error {
+	m.ckptMu.Lock()
+	defer m.ckptMu.Unlock()
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	// The state first: with it a start throws away what is left of the rows.
+	if err := storeCheckpoint(m.cfg.Dir, encodeCheckpoint(state.New(), groupbinlog.Position{})); err != nil {
+		return err
+	}
+	if _, err := m.cfg.Store.Reset(0); err != nil {
+		return fmt.Errorf("group binlog: %w", err)
+	}
+	m.spool.close()
+	sp, err := openSpool(m.spool.dir, nil)
+	if err != nil {
+		return err
+	}
+	m.spool, m.st, m.stored = sp, state.New(), 0
+	m.view.Store(m.st.View())
+	m.publish()
 	return nil
 }
 

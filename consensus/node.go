@@ -29,6 +29,17 @@ type Node struct {
 	machine  *machine
 	host     atomic.Pointer[host] // nil while this member has no replica
 	hostMu   sync.Mutex           // one change of host at a time
+	identity identity             // of the replica at work, needs hostMu
+	fence    atomic.Pointer[fence]
+	closed   atomic.Pointer[closedLog] // while there is a fence, soon after it
+	forceMu  sync.Mutex                // one step towards a forced membership at a time
+	forcing  sync.Mutex                // one Force at a time
+	// strayed is why this member cannot follow a membership that was forced without
+	// it.
+	strayed atomic.Pointer[error]
+	checked atomic.Bool // that no membership was forced without it
+	// executed is the last Entrance's.
+	executed atomic.Uint64
 	leader   leadership
 	incoming incoming
 	reads    readGroup
@@ -83,6 +94,9 @@ func New(cfg Config) (*Node, error) {
 		if h := n.host.Load(); h != nil {
 			h.nh.Close()
 		}
+		if c := n.closed.Load(); c != nil {
+			c.nh.Close()
+		}
 		n.machine.close()
 		return nil, err
 	}
@@ -95,9 +109,32 @@ func (n *Node) begin() error {
 	if err != nil {
 		return fmt.Errorf("consensus: %w", err)
 	}
-	if id.Replica == 0 {
+	f, err := loadFence(n.cfg.Dir)
+	if err != nil {
+		return fmt.Errorf("consensus: %w", err)
+	}
+	if f != nil && (id.Replica == 0 || id.Generation == f.Generation) {
+		// A crash came between the last two steps of retire, or of complete.
+		if err := removeFence(n.cfg.Dir); err != nil {
+			return fmt.Errorf("consensus: %w", err)
+		}
+		f = nil
+	}
+	switch {
+	case id.Replica == 0:
 		n.machine.left(n.cfg.ReplicaID)
 		return nil
+	case f != nil:
+		n.fence.Store(f)
+		return n.openClosed(id)
+	case !n.static() && n.View().Founded:
+		// Before the replica runs: with others like it, it might be a majority of
+		// the members that there were.
+		ctx, cancel := context.WithTimeout(n.ctx, forcedLook)
+		defer cancel()
+		if n.removed(ctx, askForced, id) {
+			return n.stepAside(id)
+		}
 	}
 	return n.startReplica(id)
 }
@@ -151,7 +188,7 @@ func (n *Node) Run(ctx context.Context) error {
 	var wg sync.WaitGroup
 	chores := []func(context.Context){n.runCheckpoints, n.runCompaction, n.runReconcile, n.runStuckWatch}
 	if !n.static() {
-		chores = append(chores, n.runRemovalWatch)
+		chores = append(chores, n.runRemovalWatch, n.runFence)
 	}
 	if n.cfg.FollowPrimary {
 		chores = append(chores, n.runFollowPrimary)
@@ -186,6 +223,9 @@ func (n *Node) close(checkpoint bool) error {
 		}
 		if h := n.host.Load(); h != nil {
 			h.nh.Close()
+		}
+		if c := n.closed.Load(); c != nil {
+			c.nh.Close()
 		}
 		n.machine.close()
 	})

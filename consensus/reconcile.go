@@ -258,7 +258,7 @@ func (n *Node) runRemovalWatch(ctx context.Context) {
 			continue
 		}
 		asked = now
-		if !n.removed(ctx, h) {
+		if !h.ended() && !n.removed(ctx, askRemoved, identity{Replica: h.replica, Generation: h.generation}) {
 			continue
 		}
 		if err := n.retire(h); err != nil {
@@ -268,18 +268,54 @@ func (n *Node) runRemovalWatch(ctx context.Context) {
 	}
 }
 
-// removed reports whether the log has been proven to go on without h: the
-// replica applied its own end, or a member with a majority says so. That the
-// state machine was told to go on without it is not enough: until the log's
-// members are changed, their majority may need this one.
-func (n *Node) removed(ctx context.Context, h *host) bool {
-	if _, err := h.nh.GetNodeUser(shardID); errors.Is(err, dragonboat.ErrShardNotFound) {
-		return true
+// ended reports whether the replica applied its own end.
+func (h *host) ended() bool {
+	_, err := h.nh.GetNodeUser(shardID)
+	return errors.Is(err, dragonboat.ErrShardNotFound)
+}
+
+// removed asks the others whether the log has been proven to go on without a
+// replica: one with a majority says so, or one of a membership that was forced
+// without it. That the state machine was told to go on without it is not enough:
+// until the log's members are changed, their majority may need this one.
+//
+// One whose data are not a beginning of the forced membership's is not removed: they
+// may be all that is left of what the others lost, so that is for somebody to decide
+// (see n.strayed).
+func (n *Node) removed(ctx context.Context, op string, id identity) bool {
+	v := n.View()
+	q := question{Op: op, Group: n.cfg.GroupName, Member: n.cfg.ReplicaID, Replica: id.Replica, Generation: id.Generation,
+		Lineage: v.Lineage, LastN: n.LastN(), Index: n.Applied(), Executed: n.executed.Load()}
+	q.Checksum, _ = n.ChecksumAt(q.LastN)
+	ctx, cancel := context.WithCancel(ctx)
+	defer cancel()
+	addrs := n.acquaintances()
+	answers := make(chan answer, len(addrs))
+	for _, addr := range addrs {
+		go func() { // ends with ctx, or its question
+			a, err := ask(ctx, addr, q)
+			if err != nil {
+				a = answer{}
+			}
+			answers <- a
+		}()
 	}
-	q := question{Op: askRemoved, Group: n.cfg.GroupName, Member: n.cfg.ReplicaID, Replica: h.replica, Lineage: n.View().Lineage}
-	for _, addr := range n.acquaintances() {
-		if a, err := ask(ctx, addr, q); err == nil && a.err() == nil {
-			return a.Removed
+	for range addrs {
+		var a answer
+		select {
+		case a = <-answers:
+		case <-ctx.Done():
+			return false
+		}
+		switch err := a.err(); {
+		case !a.Removed:
+		case err == nil:
+			return true
+		case errors.Is(err, ErrOtherHistory):
+			if n.strayed.Swap(&err) == nil {
+				n.log.Error().Err(err).Msg("a membership was forced upon the group without this member, whose data are not a beginning of the group's: it does not rejoin; provision it anew, or stop the others and force a membership here if these are the data to keep")
+			}
+			return false
 		}
 	}
 	return false

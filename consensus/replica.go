@@ -29,6 +29,8 @@ type host struct {
 	nh      *dragonboat.NodeHost
 	session *client.Session
 	replica uint64
+	// generation is the identity's.
+	generation uint64
 }
 
 // members returns the members of the log, as a majority confirms. A read that was
@@ -60,6 +62,8 @@ type identity struct {
 	Founder bool `json:"founder,omitempty"`
 	// Address is where the group knows the replica.
 	Address string `json:"address,omitempty"`
+	// Generation is the forced membership that the replica lives in, 0 for none.
+	Generation uint64 `json:"generation,omitempty"`
 }
 
 const identityName = "identity"
@@ -82,23 +86,7 @@ func loadIdentity(dir string) (identity, bool, error) {
 // storeIdentity replaces the identity so that a crash leaves the old one or the
 // new one.
 func storeIdentity(dir string, id identity) error {
-	b, err := json.Marshal(id)
-	if err != nil {
-		return fmt.Errorf("identity: %w", err)
-	}
-	path := filepath.Join(dir, identityName)
-	f, err := os.OpenFile(path+".new", os.O_WRONLY|os.O_CREATE|os.O_TRUNC, 0o640)
-	if err != nil {
-		return fmt.Errorf("identity: %w", err)
-	}
-	_, err = f.Write(append(b, '\n'))
-	if err := errors.Join(err, f.Sync(), f.Close()); err != nil {
-		return fmt.Errorf("identity: %w", err)
-	}
-	if err := os.Rename(path+".new", path); err != nil {
-		return fmt.Errorf("identity: %w", err)
-	}
-	return syncDir(dir)
+	return storeJSON(dir, identityName, id)
 }
 
 // MemberID returns the id in the group of the member whose log is kept in dir:
@@ -171,19 +159,29 @@ func (n *Node) raft() (*host, error) {
 	if h := n.host.Load(); h != nil {
 		return h, nil
 	}
-	if n.ctx.Err() != nil {
+	switch {
+	case n.ctx.Err() != nil:
 		return nil, ErrClosed
+	case n.Fenced():
+		return nil, errLogClosed
 	}
 	return nil, ErrNotAdmitted
 }
 
 // adopt begins the life of a replica that was just given, and keeps that in mind
 // first.
-func (n *Node) adopt(id identity) error {
+func (n *Node) adopt(id identity, keep bool) error {
 	n.hostMu.Lock()
 	defer n.hostMu.Unlock()
 	if n.ctx.Err() != nil {
 		return ErrClosed
+	}
+	if !keep {
+		n.log.Info().Msg("a membership was forced upon the group since this member left it: what it applied is brought to it again")
+		if err := n.machine.forget(); err != nil {
+			return err
+		}
+		n.compact.reset()
 	}
 	// The machine says by this what it need not be told again.
 	if err := n.machine.checkpoint(); err != nil {
@@ -196,14 +194,16 @@ func (n *Node) adopt(id identity) error {
 	return n.startReplica(id)
 }
 
-// startReplica opens dragonboat. Needs hostMu, or nobody else to know n.
-func (n *Node) startReplica(id identity) error {
+// openLog opens dragonboat without a replica. Needs hostMu, or nobody else to know
+// n.
+func (n *Node) openLog(id identity, closed bool) (*dragonboat.NodeHost, raftio.ILogDB, error) {
 	cfg := n.cfg
 	raftDir := filepath.Join(cfg.Dir, "raft")
 	if err := adoptHostname(raftDir); err != nil {
-		return fmt.Errorf("consensus: %w", err)
+		return nil, nil, fmt.Errorf("consensus: %w", err)
 	}
 	n.leader.reset()
+	n.live.at.Store(0)
 	factory := &logDBFactory{log: cfg.Logger, live: &n.live, wrap: cfg.wrapLogDB}
 	nhc := config.NodeHostConfig{
 		DeploymentID:        deploymentID(cfg.GroupName),
@@ -222,6 +222,7 @@ func (n *Node) startReplica(id identity) error {
 		Group: cfg.GroupName, Shard: shardID, Replica: id.Replica,
 		TLS: cfg.TLS, Allowlist: cfg.Allowlist, Allowed: cfg.Allowed,
 		Address: n.addressOf, Asked: n.answerTo, AskedBy: askMagic[0],
+		Generation: id.Generation, Closed: closed, Called: n.serveCall,
 		Logger: cfg.Logger,
 	})
 	nhc.Expert.TransportFactory = &n.incoming
@@ -233,8 +234,21 @@ func (n *Node) startReplica(id identity) error {
 	// were never written cost nothing. A larger update gets a buffer of its own.
 	nhc.Expert.LogDB.KVWriteBufferSize = 512 << 10
 	nh, err := dragonboat.NewNodeHost(nhc)
+	if err == nil && nh == nil {
+		err = errors.New("dragonboat did not start; the log says why") // it recovers from its own panics
+	}
 	if err != nil {
-		return fmt.Errorf("consensus: %w", err)
+		return nil, nil, fmt.Errorf("consensus: %w", err)
+	}
+	return nh, factory.db, nil
+}
+
+// startReplica opens dragonboat. Needs hostMu, or nobody else to know n.
+func (n *Node) startReplica(id identity) error {
+	cfg := n.cfg
+	nh, db, err := n.openLog(id, false)
+	if err != nil {
+		return err
 	}
 	if !cfg.TLS.Verifies() {
 		n.log.Info().Str("address", cfg.LocalAddress).Bool("encrypted", cfg.TLS != nil).
@@ -253,7 +267,7 @@ func (n *Node) startReplica(id identity) error {
 	joins := members == nil
 	// A replica that was let in begins without a vote. Dragonboat wants to know
 	// what it was when the part of the log began that it will replay.
-	ss, fresh, err := beginning(factory.db, id.Replica)
+	ss, fresh, err := beginning(db, id.Replica)
 	if err != nil {
 		nh.Close()
 		return fmt.Errorf("consensus: %w", err)
@@ -274,7 +288,8 @@ func (n *Node) startReplica(id identity) error {
 		nh.Close()
 		return fmt.Errorf("consensus: %w", err)
 	}
-	n.host.Store(&host{nh: nh, session: nh.GetNoOPSession(shardID), replica: id.Replica})
+	n.identity = id
+	n.host.Store(&host{nh: nh, session: nh.GetNoOPSession(shardID), replica: id.Replica, generation: id.Generation})
 	return nil
 }
 
@@ -331,6 +346,86 @@ func (n *Node) retire(h *host) error {
 	}
 	n.machine.left(n.cfg.ReplicaID)
 	n.log.Info().Uint64("replica", h.replica).Msg("the group's log goes on without this member; it can join anew")
+	return nil
+}
+
+// stepAside keeps a replica from running that a forced membership goes on without.
+// Whether its data are a beginning of the group's is asked when it is known what
+// its mysqld has, see Enter; therefore what its log is known to have committed is
+// applied. The log stays until then.
+func (n *Node) stepAside(id identity) error {
+	n.log.Warn().Uint64("replica", id.Replica).Msg("a membership was forced upon the group without this member; its log is not used any more")
+	if err := n.openClosed(id); err != nil {
+		return err
+	}
+	if err := n.replay(n.closed.Load()); err != nil {
+		return fmt.Errorf("consensus: %w", err)
+	}
+	n.machine.left(n.cfg.ReplicaID)
+	return nil
+}
+
+// replay applies what a log whose replica does not run has committed, as
+// dragonboat would.
+func (n *Node) replay(c *closedLog) error {
+	e, err := c.end()
+	if err != nil {
+		return err
+	}
+	for from := n.Applied() + 1; from <= e.Commit; {
+		es, err := c.read(from, e.Commit, readBytes)
+		if err != nil {
+			return err
+		}
+		var todo []sm.Entry
+		for _, x := range es {
+			cmd, err := payload(&x)
+			if err != nil {
+				return err
+			}
+			if len(cmd) > 0 {
+				todo = append(todo, sm.Entry{Index: x.Index, Cmd: cmd})
+			}
+		}
+		if _, err := n.machine.Update(todo); err != nil {
+			return err
+		}
+		if err := n.machine.err(); err != nil {
+			return err
+		}
+		from = es[len(es)-1].Index + 1
+	}
+	return nil
+}
+
+// retireClosed is retire for a replica that does not run.
+func (n *Node) retireClosed(c *closedLog) error {
+	n.hostMu.Lock()
+	defer n.hostMu.Unlock()
+	// Not while the transport closes: it waits for calls, which wait for forceMu.
+	gone, err := func() (bool, error) {
+		n.forceMu.Lock()
+		defer n.forceMu.Unlock()
+		if n.closed.Load() != c || n.ctx.Err() != nil {
+			return false, nil
+		}
+		// First what must survive a crash: that there is no replica any more.
+		if err := storeIdentity(n.cfg.Dir, identity{Member: n.cfg.ReplicaID}); err != nil {
+			return false, err
+		}
+		n.closed.Store(nil)
+		return true, nil
+	}()
+	if err != nil || !gone {
+		return err
+	}
+	c.nh.Close()
+	if err := errors.Join(removeFence(n.cfg.Dir), removeLog(n.cfg.Dir)); err != nil {
+		return err
+	}
+	n.fence.Store(nil)
+	n.machine.left(n.cfg.ReplicaID)
+	n.log.Info().Uint64("replica", c.id.Replica).Msg("the group's log goes on without this member; it can join anew")
 	return nil
 }
 

@@ -293,7 +293,7 @@ func (s *sender) landed(r dragonboat.RequestResult) {
 
 // failed begins a pause, after which everything not accepted is sent again.
 func (s *sender) failed(err error) {
-	if !dragonboat.IsTempError(err) && !errors.Is(err, dragonboat.ErrTimeout) {
+	if !dragonboat.IsTempError(err) && !errors.Is(err, dragonboat.ErrTimeout) && !errors.Is(err, ErrNotAdmitted) {
 		s.p.n.log.Warn().Err(err).Msg("a proposal was refused; trying again")
 	}
 	s.rewind()

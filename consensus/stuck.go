@@ -21,7 +21,25 @@ const DefaultStuckTimeout = 30 * time.Second
 // hangs. So such a process ends (runStuckWatch).
 type liveness struct {
 	steps   atomic.Uint64 // writes of the log that returned
+	at      atomic.Int64  // when the last one did: nanoseconds since started
 	applies atomic.Uint64 // odd: within Update
+}
+
+// started is there because clocks that are set must not matter.
+var started = time.Now()
+
+func (l *liveness) step() {
+	l.at.Store(int64(time.Since(started)))
+	l.steps.Add(1)
+}
+
+// Stalled returns how long the log has stood still here, 0 without a replica. A
+// healthy one is never still for longer than an fsync takes.
+func (n *Node) Stalled() time.Duration {
+	if at := n.live.at.Load(); at != 0 && n.host.Load() != nil {
+		return time.Since(started) - time.Duration(at)
+	}
+	return 0
 }
 
 // runStuckWatch stops the member when its replica has stood still for

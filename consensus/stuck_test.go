@@ -60,7 +60,10 @@ func TestStuckLogStopsTheMember(t *testing.T) {
 			stuck := c.members[2]
 			if where == "apply" {
 				stuck.rec.mu.Lock()
-				stuck.rec.hook = func([]state.Decision) { hold.RLock(); hold.RUnlock() }
+				stuck.rec.hook = func([]state.Decision) {
+					hold.RLock()
+					defer hold.RUnlock()
+				}
 				stuck.rec.mu.Unlock()
 			}
 			if err := stuck.node.Err(); err != nil {
@@ -71,6 +74,9 @@ func TestStuckLogStopsTheMember(t *testing.T) {
 				t.Fatal(err)
 			}
 			c.members[0].rec.verdict(t, "x")
+			if where == "write" {
+				stuck.wait(t, "a log that stands still", func() bool { return stuck.node.Stalled() > time.Second })
+			}
 			stuck.wait(t, "the end", func() bool { return fatal.Load() != nil })
 			if err := *fatal.Load(); !errors.Is(err, ErrStuck) || !errors.Is(err, ErrFailed) {
 				t.Error(err)

@@ -106,4 +106,5 @@ func TestStandsStillAtCommit(t *testing.T) {
 		g.thaw()
 		g.pair.move(Outcome{})
 	}
+	g.readsWait(t)
 }

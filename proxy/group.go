@@ -30,6 +30,15 @@ type Group interface {
 	// Unheard reports whether the member whose server b is says nothing at present,
 	// so that its server will not end the sessions that it has, either.
 	Unheard(b Backend) bool
+	// Fresh reports whether what b's server answers now is as new as the group's
+	// consistency promises. It is called for every statement, and must be cheap.
+	Fresh(b Backend) bool
+	// AwaitFresh waits until it is, or sessions on b have to move; an error says why
+	// it may never be.
+	AwaitFresh(ctx context.Context, b Backend) error
+	// Adrift reports that the group is out of reach: sessions run on the local mysqld to
+	// administer the group, and must not read data there.
+	Adrift() bool
 	// NewXID returns an xid that nobody can guess and nobody else uses: the
 	// gtrid as plain ASCII without quotes, at most 64 bytes.
 	NewXID() string

@@ -8,6 +8,7 @@ import (
 	"net"
 	"os"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -25,6 +26,7 @@ type soloGroup struct {
 	network string
 	addr    string
 	primary string // where clients' sessions go, if not addr
+	adrift  atomic.Bool
 
 	gate    sync.Mutex // held: no verdict
 	mu      sync.Mutex
@@ -49,6 +51,13 @@ func (g *soloGroup) Moved(Backend) bool { return false }
 
 // Unheard implements Group.
 func (g *soloGroup) Unheard(Backend) bool { return false }
+
+// Fresh implements Group.
+func (g *soloGroup) Fresh(Backend) bool { return true }
+
+// AwaitFresh implements Group.
+func (g *soloGroup) AwaitFresh(context.Context, Backend) error { return nil }
+func (g *soloGroup) Adrift() bool                              { return g.adrift.Load() }
 
 func (g *soloGroup) NewXID() string {
 	g.mu.Lock()

@@ -110,6 +110,44 @@ func TestHoldForAChangeOfThePrimary(t *testing.T) {
 	}
 }
 
+// With a limit new transactions are refused at once, and what still runs in the end
+// loses its connection, but for what is being committed.
+func TestRefuseForAChangeOfThePrimary(t *testing.T) {
+	g := newRig(t, nil)
+	g.db.SQL(t, "CREATE TABLE plain.t (a INT PRIMARY KEY, b INT)")
+	client := func() *rawClient { return g.client(t, false, "plain", 0, 0) }
+	open, other, reader := client(), client(), client()
+	open.must("USE plain", "BEGIN", "INSERT INTO t VALUES (1, 1)")
+	other.must("USE plain", "BEGIN", "INSERT INTO t VALUES (2, 2)")
+	reader.must("USE plain", "SET @x=1")
+	g.srv.Refuse(false)
+	for _, sql := range []string{"BEGIN", "INSERT INTO t VALUES (3, 3)", "CREATE TABLE u (a INT PRIMARY KEY)", "SELECT * FROM t FOR UPDATE"} {
+		if e := reader.fails(sql); e == nil || e.Code != 4094 {
+			t.Errorf("%s: %v", sql, e)
+		}
+	}
+	reader.must("GET DIAGNOSTICS CONDITION 1 @n = MYSQL_ERRNO")
+	reader.expect("4094", "SELECT @n")
+	reader.expect("1", "SELECT @x")
+	reader.must("SELECT * FROM t", "SET @y=2")
+	open.must("INSERT INTO t VALUES (4, 4)", "COMMIT")
+	if n := g.drained(false); n != 1 {
+		t.Errorf("%d transactions run, want 1", n)
+	}
+	g.srv.End()
+	g.awaitDrained(t, false)
+	other.send(wire.ComQuery, []byte("COMMIT"))
+	if ps, err := other.read(wire.ComQuery, ""); err == nil {
+		t.Errorf("a connection that was ended answers %q", ps)
+	}
+	reader.expect("1", "SELECT @x") // what is idle lives
+	g.srv.Release()
+	reader.must("BEGIN", "INSERT INTO t VALUES (5, 5)", "COMMIT")
+	if v := g.db.Value(t, "SELECT GROUP_CONCAT(a ORDER BY a) FROM plain.t"); v != "1,4,5" {
+		t.Errorf("the server has %s", v)
+	}
+}
+
 // Sessions come and go while the gate is closed and opened: none is stuck, and what
 // runs is counted to the end.
 func TestHoldUnderLoad(t *testing.T) {

@@ -256,8 +256,26 @@ func (s *session) tellLost() {
 		_ = s.sendErr(wire.NewError(erLockDeadlock, "40001",
 			"The primary's server went away during the statement, which had no effect; try again"))
 	default:
-		_ = s.sendErr(rolledBackError())
+		_ = s.sendErr(s.undone())
 	}
+}
+
+// undone is what the present command gets in a transaction whose server is gone: a
+// COMMIT on a member that has left the group is answered as Group Replication does.
+func (s *session) undone() *wire.ServerError {
+	if s.isOnly(func(st *sqlparse.Statement) bool { return st.Class == sqlparse.Commit }) && s.outOfGroup() {
+		return wire.NewError(erRunHook, "HY000", "Error on observer while running replication hook 'before_commit'.")
+	}
+	return rolledBackError()
+}
+
+// outOfGroup reports whether this member has left the group meanwhile: its sessions go
+// on where nothing can be written.
+func (s *session) outOfGroup() bool {
+	ctx, cancel := context.WithTimeout(s.ctx, time.Second)
+	defer cancel()
+	b, err := s.srv.opt.Group.Primary(ctx)
+	return err == nil && b.Epoch == 0
 }
 
 func rolledBackError() *wire.ServerError {
@@ -305,18 +323,20 @@ func (s *session) settle(ctx context.Context) (done bool, err error) {
 		return true, firstErr(s.sendErr(unfitError(why)), errClose)
 	}
 	if s.inTransaction() {
-		rollback := s.isRollback()
+		rollback := s.isOnly(func(st *sqlparse.Statement) bool {
+			return st.Class == sqlparse.Rollback && st.Chain != sqlparse.Yes && st.Release != sqlparse.Yes
+		})
 		s.leave()
 		if rollback {
 			return true, s.sendOK(&wire.OK{Status: s.shownStatus(s.status)}, false)
 		}
-		return true, s.sendErr(rolledBackError())
+		return true, s.sendErr(s.undone())
 	}
 	return s.move(ctx)
 }
 
-// isRollback recognises a COM_QUERY that is nothing but ROLLBACK.
-func (s *session) isRollback() bool {
+// isOnly recognises a COM_QUERY that is nothing but one statement of a kind.
+func (s *session) isOnly(kind func(*sqlparse.Statement) bool) bool {
 	if s.cmd.Code != wire.ComQuery || s.cmd.Streamed {
 		return false
 	}
@@ -325,7 +345,7 @@ func (s *session) isRollback() bool {
 		return false
 	}
 	st := sqlparse.Classify(text, s.mode)
-	return st.Class == sqlparse.Rollback && st.Chain != sqlparse.Yes && st.Release != sqlparse.Yes && st.Rest >= len(text)
+	return st.Rest >= len(text) && kind(&st)
 }
 
 // move builds the session again and tells the client where that fails.

@@ -22,6 +22,8 @@ type pairGroup struct {
 	solo     [2]*soloGroup
 	expected atomic.Int64 // xids that a session began to end
 	unheard  atomic.Bool  // so is the member whose server the primary's is no more
+	stale    atomic.Bool  // reads on the first server have to wait
+	waiting  atomic.Int64 // reads that began to wait
 
 	mu      sync.Mutex
 	at      int
@@ -44,12 +46,30 @@ func (g *pairGroup) Primary(context.Context) (Backend, error) {
 	return Backend{Network: "unix", Addr: s.addr, Local: !g.remote, MemberUUID: s.addr, Epoch: e}, nil
 }
 
+func (g *pairGroup) Adrift() bool { return false }
+
 func (g *pairGroup) Moved(b Backend) bool {
 	s, e := g.now()
 	return b.MemberUUID != s.addr || b.Epoch != e
 }
 
 func (g *pairGroup) Unheard(Backend) bool { return g.unheard.Load() }
+
+func (g *pairGroup) Fresh(b Backend) bool {
+	return !g.stale.Load() || b.MemberUUID != g.solo[0].addr
+}
+
+func (g *pairGroup) AwaitFresh(ctx context.Context, b Backend) error {
+	g.waiting.Add(1)
+	for !g.Fresh(b) && !g.Moved(b) {
+		select {
+		case <-ctx.Done():
+			return ctx.Err()
+		case <-time.After(time.Millisecond):
+		}
+	}
+	return nil
+}
 
 func (g *pairGroup) NewXID() string { s, _ := g.now(); return s.NewXID() }
 

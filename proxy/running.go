@@ -10,6 +10,9 @@ import (
 
 const erGroupRunning = 3093
 
+// ownChannel is the one by which a member feeds its mysqld.
+const ownChannel = "cohort_applier"
+
 // whileRunning is why MySQL refuses a statement on a member of a group that runs, nil
 // where it does not.
 func (s *session) whileRunning(q *stmt) *wire.ServerError {
@@ -73,7 +76,7 @@ func channelWhileRunning(words []string) *wire.ServerError {
 		return nil
 	}
 	channel := strings.ToLower(strings.Trim(words[n-1], "'\""))
-	applier := channel == "group_replication_applier"
+	applier := channel == "group_replication_applier" || channel == ownChannel
 	if !applier && channel != "group_replication_recovery" {
 		return nil
 	}

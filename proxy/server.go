@@ -42,6 +42,8 @@ type Options struct {
 	// remote servers that offer it, nil never.
 	TLS        *tls.Config
 	BackendTLS *tls.Config
+	// RequireTLS is mysqld's require_secure_transport, nil is OFF.
+	RequireTLS func() bool
 	// MaxConnections bounds clients; IdleTimeout ends a client that sends no
 	// command for so long, 0 for never (the server's own wait_timeout applies).
 	MaxConnections int
@@ -112,7 +114,7 @@ func New(opt Options) (*Server, error) {
 		opt.RebuildWait = 30 * time.Second
 	}
 	acc, err := relay.New(relay.Options{
-		ClientTLS: opt.TLS, BackendTLS: opt.BackendTLS, Compression: true,
+		ClientTLS: opt.TLS, BackendTLS: opt.BackendTLS, RequireTLS: opt.RequireTLS, Compression: true,
 		Secrets: relay.NewSecrets(), DemandQuietly: true, ConnectTimeout: 2 * opt.ConnectTimeout,
 		IdleTimeout: opt.IdleTimeout, MaxInline: wire.MaxPayload - 1,
 	})

@@ -263,6 +263,11 @@ func (a *testAdmin) Status(context.Context, SessionInfo) []NamedValue {
 }
 
 func (a *testAdmin) Table(_ context.Context, _ SessionInfo, name string) (Table, bool) {
+	if name == "replication_connection_status" {
+		mine, state := "mine", "ON"
+		return Table{Columns: []TableColumn{{Name: "CHANNEL_NAME", CastType: "CHAR(64)"}, {Name: "SERVICE_STATE", CastType: "CHAR(9)"}, {Name: "THREAD_ID", CastType: "UNSIGNED"}},
+			Rows: [][]*string{{&mine, &state, nil}}, Beside: true, Instead: "CHANNEL_NAME = 'mine'"}, true
+	}
 	if name != "replication_group_members" {
 		return Table{}, false
 	}
@@ -299,8 +304,11 @@ func TestAdmin(t *testing.T) {
 		"SELECT COUNT(*) FROM performance_schema.replication_group_members":                               "2",
 		"SELECT m.MEMBER_ID FROM performance_schema.replication_group_members AS m WHERE MEMBER_PORT > 1": "11111111-1111-4111-8111-111111111111",
 		"USE performance_schema": "",
-		"SELECT MEMBER_PORT IS NULL FROM (SELECT * FROM `replication_group_members`) x ORDER BY 1 DESC": "1",
-		"TABLE performance_schema.replication_group_members":                                            "11111111-1111-4111-8111-111111111111",
+		"SELECT MEMBER_PORT IS NULL FROM (SELECT * FROM `replication_group_members`) x ORDER BY 1 DESC":                                                                "1",
+		"TABLE performance_schema.replication_group_members":                                                                                                           "11111111-1111-4111-8111-111111111111",
+		"SELECT CONCAT(CHANNEL_NAME, SERVICE_STATE) FROM performance_schema.replication_connection_status WHERE CHANNEL_NAME = 'mine' AND THREAD_ID IS NULL":           "mineON",
+		"SELECT COUNT(*) FROM performance_schema.replication_connection_status c JOIN performance_schema.replication_group_members m ON c.CHANNEL_NAME <> m.MEMBER_ID": "2",
+		"SELECT COUNT(*) FROM performance_schema.events_stages_current WHERE EVENT_NAME LIKE 'stage/group_rpl%'":                                                       "0",
 	} {
 		if strings.HasPrefix(sql, "USE") {
 			continue
@@ -402,6 +410,23 @@ func TestUnknownOutcome(t *testing.T) {
 		}
 	}
 	c.must("SELECT 1")
+}
+
+// TestAdrift: while the group is out of reach the local server is there to look at
+// the group, and no table is read on it.
+func TestAdrift(t *testing.T) {
+	g := newRig(t, nil)
+	c := g.client(t, false, "plain", 0, 0)
+	c.must("CREATE TABLE a (id INT PRIMARY KEY)", "INSERT INTO a VALUES (1)", "PREPARE p FROM 'SELECT * FROM a'")
+	g.group.adrift.Store(true)
+	for _, sql := range []string{"SELECT * FROM a", "TABLE a", "INSERT INTO a VALUES (2)", "EXECUTE p", "SHOW TABLES", "CREATE TABLE b (id INT PRIMARY KEY)", "(SELECT id FROM a)"} {
+		if e := c.fails(sql); e == nil || e.Code != 1105 || !strings.Contains(e.Message, "no majority") {
+			t.Errorf("%s: %v", sql, e)
+		}
+	}
+	c.must("SELECT 1", "SET @a = 1", "SELECT @@version_comment LIMIT 1")
+	g.group.adrift.Store(false)
+	c.must("SELECT * FROM a", "INSERT INTO a VALUES (2)")
 }
 
 // TestNoPrimary: clients are told, and not kept waiting for ever.

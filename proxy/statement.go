@@ -120,8 +120,17 @@ func (s *session) dispatch(ctx context.Context, q *stmt) error {
 			return err
 		}
 	}
+	if s.backend.Local && s.backend.Epoch == 0 && s.srv.opt.Group.Adrift() && !s.administers(q, st) {
+		return s.refuse(q, wire.NewError(erUnknown, "HY000",
+			"The group has no majority and its primary cannot be reached; the statement was not run (group_replication_force_members is for a majority that is lost for good)"))
+	}
 	if !s.mayWrite(q) {
 		return s.refuse(q, errNotCompliant)
+	}
+	if !s.srv.opt.Group.Fresh(s.backend) && s.readsTables(q) {
+		if done, err := s.awaitFresh(ctx, q); done || err != nil {
+			return err
+		}
 	}
 	if s.xa.open {
 		return s.inClientXA(ctx, q)
@@ -154,6 +163,28 @@ func (s *session) dispatch(ctx context.Context, q *stmt) error {
 		return s.autocommit(ctx, q)
 	}
 	return s.direct(ctx, q)
+}
+
+// administers reports whether a statement is of use while the group is out of reach:
+// to look at the group, or for a client to get on with that. It reads no table but
+// the group's.
+func (s *session) administers(q *stmt, st *sqlparse.Statement) bool {
+	switch st.Class {
+	case sqlparse.Set, sqlparse.Use, sqlparse.Diagnostics, sqlparse.SetTransaction, sqlparse.Empty,
+		sqlparse.Begin, sqlparse.Commit, sqlparse.Rollback, sqlparse.Prepare, sqlparse.Deallocate:
+		return true
+	case sqlparse.Read:
+		return q.query && (q.st.Has(sqlparse.FlagGroupTable|sqlparse.FlagGroupVar|sqlparse.FlagShowVars) ||
+			tableless(q.text, s.mode))
+	}
+	return false
+}
+
+// tableless recognises a SELECT that names no table, as clients send some when they
+// connect.
+func tableless(text []byte, mode sqlparse.Mode) bool {
+	sc := sqlparse.NewScanner(text, mode)
+	return foldEqual(sc.Text(sc.Next()), "SELECT") && !mentions(text, mode, "SELECT", "FROM", "TABLE")
 }
 
 // plain reports whether the session is in, or has to use, ordinary

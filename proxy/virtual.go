@@ -115,7 +115,13 @@ func (r *replacer) Table(name string) string {
 			} else {
 				b.WriteString("NULL")
 			}
-			b.WriteString(" AS " + typ + ")")
+			b.WriteString(" AS " + typ)
+			if strings.HasPrefix(typ, "CHAR") {
+				// As mysqld's own tables have it, with which it may be joined.
+				b.WriteString(" CHARACTER SET utf8mb4) COLLATE utf8mb4_0900_ai_ci")
+			} else {
+				b.WriteString(")")
+			}
 			if i == 0 {
 				b.WriteString(" AS `" + strings.ReplaceAll(c.Name, "`", "``") + "`")
 			}

@@ -150,7 +150,7 @@ func (m *Member) othersMiss(ctx context.Context, v *state.View, leader uint64) b
 	}
 	ctx, cancel := context.WithTimeout(ctx, silentCall)
 	defer cancel()
-	votes, asked := 0, 0
+	votes, asked := len(v.Unclaimed), 0
 	miss := make(chan bool, len(v.Members))
 	var wg sync.WaitGroup
 	for i := range v.Members {

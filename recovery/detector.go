@@ -225,7 +225,11 @@ func (m *Member) detect(ctx context.Context) error {
 		for i := range v.Members {
 			x := &v.Members[i]
 			c, ok := m.contact(x.ID)
-			silent := a.listen(x, c.Heard, now, took)
+			heard := c.Heard
+			if asked := m.leases.heard(x.ID); asked.After(heard) {
+				heard = asked
+			}
+			silent := a.listen(x, heard, now, took)
 			if e, counts := weigh(c, x, silent); ok && counts {
 				known[x.ID] = e
 			}

@@ -19,7 +19,12 @@ func (l *life) enter(ctx context.Context) error {
 	settings := o.Settings + fmt.Sprintf("lower_case_table_names=%d\ndefault_table_encryption=%s\n",
 		l.id.LowerCaseTableNames, onOff(l.id.DefaultTableEncryption))
 	l.settings = settings
-	return o.Node.Enter(ctx, consensus.Entrance{Bootstrap: o.Bootstrap, UUID: l.id.ServerUUID, ServerID: uint64(l.id.ServerID),
+	executed, err := mysqld.GroupExecuted(ctx, l.conn, o.GroupName)
+	if err != nil {
+		return err
+	}
+	return o.Node.Enter(ctx, consensus.Entrance{Executed: executed.Last(),
+		Bootstrap: o.Bootstrap, UUID: l.id.ServerUUID, ServerID: uint64(l.id.ServerID),
 		Settings: settings, Check: l.fits})
 }
 
@@ -69,6 +74,7 @@ func Explain(err error) string {
 		{consensus.ErrPresent, "wait until the group has noticed that the earlier process of this member is gone"},
 		{consensus.ErrNoSeed, "check that group_replication_group_seeds names members that are ONLINE, that the names resolve and the addresses can be reached"},
 		{consensus.ErrNotAdmitted, "try again"},
+		{consensus.ErrForceUnfinished, "set group_replication_force_members again, here or on another member that was listed"},
 		{mysqld.ErrSettings, "change the settings named"},
 		{ErrDiverged, "provision this server from a member's data"},
 	} {

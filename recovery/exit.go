@@ -48,9 +48,12 @@ type timing struct {
 	// lostAfter is how long there is no majority before it counts as lost: an
 	// election takes a while.
 	lostAfter time.Duration
+	// adriftAfter is how long there is neither a majority nor a primary before
+	// clients are let in to administer the group only: they wait as long for one.
+	adriftAfter time.Duration
 }
 
-var defaultTiming = timing{rejoinEvery: 5 * time.Minute, rejoinTry: 10 * time.Second, lostAfter: 3 * time.Second}
+var defaultTiming = timing{rejoinEvery: 5 * time.Minute, rejoinTry: 10 * time.Second, lostAfter: 3 * time.Second, adriftAfter: 10 * time.Second}
 
 // joinTries is how many times rejoinTry the Join of a try may take: the group is
 // there by then, so it is slow at most.
@@ -240,10 +243,12 @@ func (m *Member) awaitRejoin(ctx context.Context) {
 	end := time.Now().Add(m.timing.rejoinEvery)
 	// A group that is there and does not let this member in is asked again only
 	// after the interval.
+	removed := m.opt.Node.Removed()
 	back := !m.quorum(ctx, majorityEvery)
 	for time.Now().Before(end) && ctx.Err() == nil && m.Wanted() {
 		m.control.pause(ctx, min(2*majorityEvery, time.Until(end)))
-		if back && m.quorum(ctx, majorityEvery) {
+		// One that lost its place meanwhile can ask to be let in again.
+		if back && m.quorum(ctx, majorityEvery) || !removed && m.opt.Node.Removed() {
 			return
 		}
 	}

@@ -154,8 +154,15 @@ func TestMajorityBackWhileRejoining(t *testing.T) {
 	if !m.member.Wanted() || g.value(m, "SELECT @@super_read_only") != "1" || g.value(m, "SELECT COUNT(*) FROM d.t") != "1" {
 		t.Error("it does not serve reads and wait for the majority")
 	}
+	until(t, "a try to rejoin has failed", func() bool {
+		s := m.member.Stages()
+		return len(s) == 1 && s[0].Name == stageAutorejoin && s[0].Completed > 0 && s[0].Estimated == 1000 && !s[0].Since.IsZero()
+	})
 	g.regainMajority()
 	until(t, "it is back", func() bool { return !m.member.Failed() && m.member.Ready() })
+	if s := m.member.Stages(); len(s) != 0 {
+		t.Errorf("it shows %+v", s)
+	}
 	g.write(m, "INSERT INTO d.t VALUES (2)")
 	g.equal()
 }

@@ -94,8 +94,11 @@ func (m *Member) onHold(ctx context.Context, payload []byte) ([]byte, error) {
 // hold does what is asked for with this member's clients.
 func (m *Member) hold(ctx context.Context, q holdRequest) holdAnswer {
 	m.holds.mu.Lock()
-	m.holds.progress.take(&q, time.Now())
+	first := m.holds.progress.take(&q, time.Now())
 	m.holds.mu.Unlock()
+	if !first && q.Phase != phaseNone && m.opt.Node.View().Primary == m.opt.ReplicaID {
+		return holdAnswer{Busy: true}
+	}
 	if m.sessions == nil {
 		return holdAnswer{}
 	}

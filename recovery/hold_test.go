@@ -37,6 +37,18 @@ func (c *clients) End() {
 	c.ended++
 }
 
+func (c *clients) refuses() bool {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return c.refused
+}
+
+func (c *clients) ends() int {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return c.ended
+}
+
 func (c *clients) Release() {
 	c.mu.Lock()
 	defer c.mu.Unlock()
@@ -110,6 +122,15 @@ func TestSwitchHoldsTheClientsOfAllMembers(t *testing.T) {
 	if v := p.node.View(); v.Primary != p.id {
 		t.Fatal("the primary changed while a transaction ran")
 	}
+	for x, want := range map[*testMember]string{p: stagePending, m: stageElsewhere} {
+		until(t, "the stage is told", func() bool { s := x.member.Stages(); return len(s) == 1 && s[0].Name == want })
+		if !by[x].refuses() {
+			t.Error("with a limit new transactions wait")
+		}
+		if err := x.member.SetWeight(g.ctx(), 60); !errors.Is(err, ErrActing) {
+			t.Errorf("a weight during a change: %v", err)
+		}
+	}
 	if err := m.member.SwitchPrimary(g.ctx(), m.uuid); !errors.Is(err, ErrSwitching) {
 		t.Errorf("another change at the same time: %v", err)
 	}
@@ -122,6 +143,10 @@ func TestSwitchHoldsTheClientsOfAllMembers(t *testing.T) {
 	}
 	for _, x := range []*testMember{p, m} {
 		until(t, "its clients go on", func() bool { waiting, _, _ := by[x].state(); return !waiting })
+		until(t, "the stage is over", func() bool { return len(x.member.Stages()) == 0 })
+		if n := by[x].ends(); n != 0 {
+			t.Error("connections were ended before the limit")
+		}
 		if _, _, all := by[x].state(); !all {
 			t.Errorf("member %d: not everything waited", x.id)
 		}
@@ -129,6 +154,29 @@ func TestSwitchHoldsTheClientsOfAllMembers(t *testing.T) {
 	g.online(p)
 	g.write(m, "INSERT INTO d.t VALUES (1,0)")
 	g.equal()
+	// The next change, without a limit: two at a time are refused also while neither
+	// holds clients. Afterwards a weight counts for all.
+	by[m].run(1, time.Hour)
+	ctx, cancel := context.WithCancel(g.ctx())
+	go func() { done <- p.member.SwitchPrimary(ctx, p.uuid) }()
+	until(t, "the change is told", func() bool { return len(m.member.Stages()) == 1 })
+	if err := m.member.SwitchPrimary(g.ctx(), p.uuid); !errors.Is(err, ErrSwitching) {
+		t.Errorf("another change at the same time: %v", err)
+	}
+	cancel()
+	if err := <-done; !errors.Is(err, context.Canceled) {
+		t.Errorf("the change that was given up: %v", err)
+	}
+	by[m].run(0, 0)
+	until(t, "no change goes on", func() bool { return !p.member.Acting() && !m.member.Acting() })
+	if err := p.member.SetWeight(g.ctx(), 130); err != nil {
+		t.Fatal(err)
+	}
+	until(t, "both know the weight", func() bool {
+		a, _ := p.node.View().Member(p.id)
+		b, _ := m.node.View().Member(p.id)
+		return a.Info.Weight == 100 && b.Info.Weight == 100
+	})
 }
 
 // Without a limit nobody waits for a transaction that has been running for long; it
@@ -163,6 +211,9 @@ func TestSwitchWaitsForLongTransactionsWithoutHolding(t *testing.T) {
 	// A limit ends the wait.
 	if err := m.member.SwitchPrimaryWithin(g.ctx(), m.uuid, 0); err != nil {
 		t.Fatal(err)
+	}
+	if by[p].ends() == 0 {
+		t.Error("what ran was not ended")
 	}
 	by[p].run(0, 0)
 	g.online(p)

@@ -164,6 +164,7 @@ func (l *life) prepare(ctx context.Context) (err error) {
 		return fmt.Errorf("%w: server_uuid is %s, it was %s when this process started; restart cohort",
 			mysqld.ErrSettings, l.id.ServerUUID, l.m.opt.UUID)
 	}
+	l.m.secure.Store(l.id.RequireSecureTransport)
 	if err := l.liftOffline(ctx); err != nil {
 		return err
 	}

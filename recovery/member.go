@@ -140,13 +140,20 @@ type Member struct {
 	suspects atomic.Pointer[map[uint64]uint64]
 	// known is the evidence about the others, by id.
 	known    atomic.Pointer[map[uint64]evidence]
+	leases   leases
 	policyMu sync.Mutex
 	policy   Policy
 	// weight is this member's in elections; weighed, of capacity 1, says that it may
 	// have changed.
 	weight  atomic.Uint64
 	weighed chan struct{}
+	// secure is mysqld's require_secure_transport, as far as known.
+	secure atomic.Bool
 }
+
+// RequireTLS says whether mysqld wants its clients to use TLS or a socket. The
+// member's own connection to it is a socket, so it cannot tell by itself.
+func (m *Member) RequireTLS() bool { return m.secure.Load() }
 
 // New prepares a member: it opens its listeners and reads its password.
 func New(opt Options) (*Member, error) {
@@ -166,8 +173,10 @@ func New(opt Options) (*Member, error) {
 	}
 	po := peer.Options{Addr: opt.PeerAddress, MemberID: opt.UUID, Token: opt.Info.PeerToken, Earlier: earlier,
 		Source: opt.Router.Tracker(opt.ReplicaID), OnNotice: opt.Router.Prepared, Rows: opt.Store,
+		Alive:     func() bool { return m.opt.Node.Stalled() < stalledLog },
 		Heartbeat: m.detection().Heartbeat,
-		Handlers:  map[string]peer.Handler{methodHold: m.onHold, methodSilent: m.onSilent}, Logger: m.log.With().Str("component", "peer").Logger()}
+		Handlers: map[string]peer.Handler{methodHold: m.onHold, methodSilent: m.onSilent,
+			methodPrimary: m.onPrimary, methodLease: m.onLease}, Logger: m.log.With().Str("component", "peer").Logger()}
 	if opt.TLS != nil {
 		po.TLS = opt.TLS.Server()
 	}
@@ -245,7 +254,9 @@ func (m *Member) Run(ctx context.Context) error {
 	g.Go(func() error { return m.feed.Run(ctx) })
 	g.Go(func() error { return m.followPeers(ctx) })
 	g.Go(func() error { return m.detect(ctx) })
+	g.Go(func() error { return m.watchAdrift(ctx) })
 	g.Go(func() error { return m.campaigns(ctx) })
+	g.Go(func() error { return m.keepLease(ctx) })
 	g.Go(func() error { return m.followHolds(ctx) })
 	g.Go(func() error { return m.lives(ctx) })
 	g.Go(func() error { return m.purge(ctx) })
@@ -341,15 +352,21 @@ func (m *Member) try(ctx context.Context) error {
 	return err
 }
 
+// tryOnce waits for that majority. Without a place in the log a member cannot ask for
+// one: it has to be let in first, by who has it, before anything else is done.
 func (m *Member) tryOnce(ctx context.Context) error {
-	if !m.rejoining.Load() {
-		return m.live(ctx)
-	}
-	if !m.quorum(ctx, m.timing.rejoinTry) {
-		if ctx.Err() != nil {
+	end := time.Now().Add(m.timing.rejoinTry)
+	for m.rejoining.Load() && !m.opt.Node.Removed() && !m.quorum(ctx, min(majorityEvery, time.Until(end))) {
+		switch {
+		case ctx.Err() != nil:
 			return context.Cause(ctx)
+		case time.Now().After(end):
+			return fmt.Errorf("%w: no contact to a majority", errNotLetIn)
 		}
-		return fmt.Errorf("%w: no contact to a majority", errNotLetIn)
+		// An answer may be an error at once.
+		if err := pause(ctx, majorityEvery/10); err != nil {
+			return err
+		}
 	}
 	return m.live(ctx)
 }
@@ -394,6 +411,11 @@ func loadPassword(dir string) (string, error) {
 	}
 	return pw, nil
 }
+
+// stalledLog is how long this member's log may stand still, in an fsync most likely,
+// before it gives the others no sign of life any more: they would wait for a primary
+// that answers and orders nothing. A busy disk takes a second or two.
+const stalledLog = 5 * time.Second
 
 // tokensKept is how many processes of a donor a member may have missed that fetches
 // rows.

@@ -47,6 +47,7 @@ func (m *Member) followPeers(ctx context.Context) error {
 				Self:      m.opt.UUID,
 				Target:    func() (peer.Target, bool) { return m.peerTarget(id) },
 				OnApplied: func(u applied.Update) { follow(tracker, u) },
+				OnDown:    func(error) { m.parted(id) },
 				TLS:       m.opt.TLS.Clients(),
 				Heartbeat: m.detection().Heartbeat,
 				Logger:    m.log.With().Str("component", "peer").Logger(),

@@ -36,6 +36,8 @@ var beatWait = 2 * time.Second
 type beat struct {
 	answered bool
 	readOnly bool
+	// secure is require_secure_transport.
+	secure bool
 	// stuck are the threads that are in a commit while mysqld says that its disk
 	// is full.
 	stuck []uint64
@@ -106,7 +108,9 @@ func (l *life) pulse(ctx context.Context) error {
 			conn, err = l.pool.Conn(try)
 		}
 		if err == nil {
-			b, err = look(try, conn)
+			if b, err = look(try, conn); b.answered {
+				l.m.secure.Store(b.secure)
+			}
 		}
 		cancel()
 		if ctx.Err() != nil {
@@ -158,7 +162,7 @@ const fullQuery = `SELECT COUNT(*) FROM performance_schema.error_log
 
 // look asks what needs no lock, no write and no transaction.
 func look(ctx context.Context, c *sql.Conn) (b beat, err error) {
-	if err := c.QueryRowContext(ctx, "SELECT @@GLOBAL.super_read_only OR @@GLOBAL.read_only").Scan(&b.readOnly); err != nil {
+	if err := c.QueryRowContext(ctx, "SELECT @@GLOBAL.super_read_only OR @@GLOBAL.read_only, @@GLOBAL.require_secure_transport").Scan(&b.readOnly, &b.secure); err != nil {
 		return b, err
 	}
 	b.answered = true

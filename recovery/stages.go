@@ -49,10 +49,11 @@ type changeProgress struct {
 func (p *changeProgress) live(now time.Time) bool { return p.phase != phaseNone && now.Before(p.until) }
 
 // take notes what a request says; of two changes at a time the first one heard of
-// counts.
-func (p *changeProgress) take(q *holdRequest, now time.Time) {
+// counts: false for the other.
+func (p *changeProgress) take(q *holdRequest, now time.Time) bool {
 	switch {
 	case p.live(now) && p.by != q.By:
+		return false
 	case q.Phase == phaseNone:
 		*p = changeProgress{}
 	default:
@@ -62,6 +63,7 @@ func (p *changeProgress) take(q *holdRequest, now time.Time) {
 		p.by, p.epoch, p.phase, p.until = q.By, q.Epoch, q.Phase, now.Add(holdLease)
 		p.completed, p.estimated = q.Completed, q.Estimated
 	}
+	return true
 }
 
 // stage is what the member self shows of it, which knows of the epoch and the primary

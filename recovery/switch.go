@@ -82,11 +82,19 @@ func (m *Member) switchPrimary(ctx context.Context, target string, limit time.Du
 			return c.waitOpen(ctx, t.ID, v.Epoch)
 		}
 		wait := pollBehind
-		if time.Since(told) > tellEvery {
-			told = time.Now()
-			c.askAll(ctx, holdRequest{Look: true, Phase: phaseChecks})
+		checks := holdRequest{Look: true, Phase: phaseChecks}
+		if told.IsZero() {
+			// Of two changes at a time the one that the primary hears of first goes on.
+			if a := c.ask(ctx, v.Primary, checks); a.Busy {
+				return ErrSwitching
+			}
 		}
-		if m.opt.Router.Tracker(t.ID).Low()+smallBacklog >= m.opt.Node.LastN() {
+		lacks := m.opt.Router.Tracker(t.ID).Low()+smallBacklog < m.opt.Node.LastN()
+		if told.IsZero() || lacks && time.Since(told) > tellEvery {
+			told = time.Now()
+			c.askAll(ctx, checks)
+		}
+		if !lacks {
 			err := c.attempt(ctx, t, limit)
 			if err == nil {
 				return c.waitOpen(ctx, t.ID, v.Epoch+1)
@@ -94,7 +102,7 @@ func (m *Member) switchPrimary(ctx context.Context, target string, limit time.Du
 			if !errors.Is(err, errRunning) {
 				return err
 			}
-			wait, told = retrySwitch, time.Now()
+			wait = retrySwitch
 		}
 		if err := pause(ctx, wait); err != nil {
 			return fmt.Errorf("%s cannot be appointed yet: %w", target, err)
@@ -157,7 +165,6 @@ func (c *change) attempt(ctx context.Context, t state.Member, limit time.Duratio
 		}
 	}()
 	if a := c.ask(ctx, c.view.Primary, c.pending(running, holdRequest{Hold: true, Refuse: refuse})); a.Busy {
-		// Of two changes at a time the one that the primary hears of first goes on.
 		return ErrSwitching
 	}
 	for ended := false; ; {
@@ -194,6 +201,15 @@ func (c *change) attempt(ctx context.Context, t state.Member, limit time.Duratio
 	}
 	if now, _ := m.opt.Node.View().Member(t.ID); now.State != state.StateOnline {
 		return fmt.Errorf("%w: %s is %s", ErrTarget, t.Info.UUID, now.State)
+	}
+	c.mu.Lock()
+	deaf := c.deaf[c.view.Primary]
+	c.mu.Unlock()
+	if deaf {
+		// It may be cut off, and go on answering reads for as long as it may.
+		if err := pause(ctx, lease(DetectDefault.Silence)); err != nil {
+			return err
+		}
 	}
 	m.log.Info().Dur("drained", time.Since(began)).Str("primary", t.Info.UUID).Msg("appointing another primary")
 	if _, err := m.opt.Node.AppointPrimary(ctx, t.ID, c.view.Epoch); err != nil {

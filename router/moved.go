@@ -11,6 +11,9 @@ const (
 	// OnLocal is the member's own mysqld, which takes no writes: the member is out
 	// of the group, where it can be looked at and told to START.
 	OnLocal
+	// OnAdrift is the member's own mysqld too, for nothing but to administer the group
+	// (Adrift): there is no majority, and the primary cannot be reached.
+	OnAdrift
 )
 
 // SetOpen says in which epoch the local mysqld takes writes as the primary's, 0 for
@@ -38,12 +41,36 @@ func (r *Router) SetPlace(p Place) {
 	r.changed = make(chan struct{})
 }
 
+// SetAdrift says whether sessions have nowhere to run because the group is out of
+// reach, unless this member is out of the group.
+func (r *Router) SetAdrift(adrift bool) {
+	from, to := OnPrimary, OnAdrift
+	if !adrift {
+		from, to = to, from
+	}
+	if !r.place.CompareAndSwap(int32(from), int32(to)) {
+		return
+	}
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	close(r.changed)
+	r.changed = make(chan struct{})
+}
+
+// Adrift reports whether sessions run here only to administer the group. What the
+// local mysqld holds may be old, and nobody can say how old: it is not read.
+func (r *Router) Adrift() bool { return Place(r.place.Load()) == OnAdrift }
+
 // Moved reports whether sessions on b have to move: the group has appointed
 // another primary since, or the same member anew, or this member left or joined
 // the group, or its own mysqld is the open primary's no more.
 func (r *Router) Moved(b Backend) bool {
-	switch local := b.Local && b.Epoch == 0; {
-	case Place(r.place.Load()) != OnPrimary:
+	switch local, place := b.Local && b.Epoch == 0, Place(r.place.Load()); {
+	case place == OnAdrift && local:
+		return false
+	case place == OnAdrift:
+		// Who has a connection to the primary's mysqld is better off with it.
+	case place != OnPrimary:
 		return !local
 	case local, b.Local && b.Epoch != r.open.Load():
 		return true

@@ -74,9 +74,49 @@ func TestOwnServerIsOpenNoMore(t *testing.T) {
 		if len(got) != 0 {
 			t.Fatal("given out again")
 		}
+		r.SetAdrift(true) // nobody else can be reached
+		if b := <-got; !b.Local || b.Epoch != 0 || r.Moved(b) || !r.Adrift() {
+			t.Errorf("adrift: %+v, moved %v", b, r.Moved(b))
+		}
+		if r.Moved(Backend{MemberUUID: "a", Epoch: 4}) {
+			t.Error("adrift, a session with a connection to the primary's server leaves it")
+		}
+		r.SetAdrift(false)
+		if r.Adrift() || !r.Moved(Backend{Local: true}) {
+			t.Error("sessions stay where they were adrift")
+		}
+		go primary()
+		synctest.Wait()
 		r.SetPlace(OnLocal) // a START that is to come, and reads until then
+		r.SetAdrift(true)
+		if r.Adrift() {
+			t.Error("a member that is out of the group is adrift")
+		}
 		if b := <-got; !b.Local || b.Epoch != 0 || r.Moved(b) {
 			t.Errorf("out of the group: %+v, moved %v", b, r.Moved(b))
 		}
 	})
+}
+
+// Who waits for a change of the view hears of each that may matter to it, and of no
+// other decision.
+func TestAnnouncedDecisions(t *testing.T) {
+	l := newFakeLog()
+	l.join(self, state.StateOnline)
+	r := newTestRouter(l)
+	for kind, want := range map[state.Kind]bool{state.KindJoin: true, state.KindPrimary: true, state.KindBootstrap: true, state.KindState: true,
+		state.KindForce: true, state.KindWeight: true, state.KindTxn: false, state.KindWatermark: false} {
+		changed := r.Changed()
+		r.Ordered([]state.Decision{{Kind: kind, Origin: 77, Committed: true}})
+		select {
+		case <-changed:
+			if !want {
+				t.Errorf("%s was announced", kind)
+			}
+		default:
+			if want {
+				t.Errorf("%s was not announced", kind)
+			}
+		}
+	}
 }

@@ -65,6 +65,7 @@ type Router struct {
 	direct  atomic.Uint64 // number of the last direct statement ordered
 	// standing ends when this member has left the group, see Abandon.
 	standing atomic.Pointer[standing]
+	lease    lease
 
 	mu       sync.Mutex
 	trackers map[uint64]*applied.Tracker
@@ -215,7 +216,7 @@ func (r *Router) Ordered(ds []state.Decision) {
 			// What the former primary did not get ordered by now is of an epoch
 			// that has ended.
 			r.xids.fence(func(t *Ticket) bool { return t.epoch < d.Epoch }, *fenced(d, state.ReasonEpoch))
-		case state.KindBootstrap, state.KindState:
+		case state.KindBootstrap, state.KindState, state.KindForce, state.KindWeight:
 			viewChanged = true
 		}
 	}
@@ -273,7 +274,7 @@ func (r *Router) Primary(ctx context.Context) (Backend, error) {
 		changed := r.Changed()
 		v := r.opt.Log.View()
 		place := Place(r.place.Load())
-		if place == OnLocal {
+		if place == OnLocal || place == OnAdrift {
 			return Backend{Network: "unix", Addr: r.opt.Socket, Local: true, MemberUUID: r.opt.SelfUUID}, nil
 		}
 		if m, ok := v.Member(v.Primary); ok && place == OnPrimary && m.State == state.StateOnline && m.OpenEpoch == v.Epoch {

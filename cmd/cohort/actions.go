@@ -17,10 +17,10 @@ const (
 // notPrimary refuses on a secondary, as the plugin does.
 func (c functionCall) notPrimary() error {
 	switch {
-	case !c.online:
-		return errRun("Member must be the primary or OFFLINE.")
 	case c.view.Primary != c.self:
 		return errInit("Server must have super_read_only=0.")
+	case !c.online:
+		return errRun("Member must be the primary or OFFLINE.")
 	}
 	return nil
 }

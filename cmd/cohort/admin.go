@@ -9,7 +9,9 @@ import (
 	"time"
 
 	"cohort/consensus"
+	"cohort/consensus/state"
 	"cohort/internal/httpapi"
+	"cohort/internal/mysqld"
 	"cohort/internal/wire"
 	"cohort/proxy"
 	"cohort/recovery"
@@ -48,6 +50,10 @@ func (s *statusSource) Exec(ctx context.Context, who proxy.SessionInfo, st proxy
 			return true, err
 		}
 		if st.Class == sqlparse.StartGroup {
+			// A value that is left from the last time would say that it is the group's.
+			if list, err := s.value(forceMembers); err == nil && list != "" && !s.member.Wanted() {
+				return true, s.startError(fmt.Errorf("%w: group_replication_force_members must be empty, it is '%s'", mysqld.ErrSettings, list))
+			}
 			return true, s.startError(s.member.Start(ctx))
 		}
 		return true, s.stopError(s.member.Stop(ctx))
@@ -139,8 +145,15 @@ func (s *statusSource) applier(ctx context.Context, name, text string) func() er
 			return nil
 		}
 	}
-	if name == "group_replication_force_members" && s.member != nil {
+	if name == forceMembers && s.member != nil {
 		return func() error { return s.forceMembers(ctx, text) }
+	}
+	if name == "group_replication_consistency" && s.router != nil && (text == "EVENTUAL" || text == "BEFORE_ON_PRIMARY_FAILOVER") {
+		return func() error {
+			s.router.NeedLease(needsLease(text))
+			s.remember(name, text)
+			return nil
+		}
 	}
 	n, err := strconv.ParseUint(text, 10, 63)
 	switch {
@@ -184,19 +197,39 @@ func (s *statusSource) applier(ctx context.Context, name, text string) func() er
 	return nil
 }
 
-// forceMembers answers as MySQL does where it refuses; nobody can be forced yet.
+// forceMembers is an order, not a setting: the same value is one again.
+const forceMembers = "group_replication_force_members"
+
+// forceMembers makes the members of the list the group, or says why not as MySQL
+// does. A member that waits to join may do it as well, where MySQL wants one that is
+// ONLINE: with the others lost for good it would wait for ever.
 func (s *statusSource) forceMembers(ctx context.Context, list string) error {
 	failed := func(why string) error {
 		return wire.NewError(4118, "HY000", "The 'SET GLOBAL group_replication_force_members=%s' command encountered a failure. %s", list, why)
 	}
+	self := s.self(s.node.View()).State
+	waits := self == state.StateRecovering.String() && s.member.Wanted()
 	switch {
-	case s.self(s.node.View()).State != httpapi.Online:
+	case list == "":
+		s.remember(forceMembers, list)
+		return nil
+	case s.node.Fenced(): // an earlier attempt is to be completed
+	case self != httpapi.Online && !waits:
 		return failed("Member is not ONLINE, it is not possible to force a new group membership.")
 	case s.member.Majority(ctx):
 		return failed("The group_replication_force_members can only be updated when Group Replication is running and majority of the members are unreachable.")
 	}
-	return failed("This release cannot force a membership: start enough of the other members again.")
+	if err := s.node.Force(ctx, strings.Split(list, ",")); err != nil {
+		s.log.Error().Err(err).Str("group_replication_force_members", list).
+			Msg("the membership was not forced; list the group_replication_local_address of members that can be reached and have no majority, this one among them")
+		return failed(fmt.Sprintf("Error setting group_replication_force_members value '%s'. Please check error log for additional details.", list))
+	}
+	s.remember(forceMembers, list)
+	return nil
 }
+
+// needsLease says whether reads need one under a consistency level.
+func needsLease(consistency string) bool { return consistency != "EVENTUAL" }
 
 // policyChange is what a variable's new value means for the member's policy, nil
 // for nothing. text has been checked.

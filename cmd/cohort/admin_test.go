@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -13,6 +14,7 @@ import (
 	"cohort/consensus"
 	"cohort/consensus/state"
 	"cohort/internal/config"
+	"cohort/internal/persist"
 	"cohort/internal/sysvar"
 	"cohort/internal/wire"
 	"cohort/proxy"
@@ -257,5 +259,136 @@ func TestSetVariables(t *testing.T) {
 	s.life = nil
 	if got := set("SUPER", weight("GLOBAL", "71")); got == "" {
 		t.Error("a weight that nobody takes was set")
+	}
+}
+
+// SET PERSIST stores what counts, SET PERSIST_ONLY what will at the next start.
+func TestPersist(t *testing.T) {
+	dir := t.TempDir()
+	store, err := persist.Open(dir)
+	if err != nil {
+		t.Fatal(err)
+	}
+	w := &weighed{}
+	s := &statusSource{cfg: config.Default(), life: w, persisted: store}
+	var warnings []string
+	exec := func(privileges string, st proxy.AdminStatement) string {
+		st.Warn = func(code uint16, message string) { warnings = append(warnings, fmt.Sprint(code, " ", message)) }
+		_, err := s.Exec(t.Context(), who(privileges), st)
+		return text("", err)
+	}
+	set := func(scope, name string, v sysvar.Value) proxy.AdminStatement {
+		return proxy.AdminStatement{Class: sqlparse.Set, Set: []proxy.Assignment{{Scope: scope, Name: "group_replication_" + name, Value: v}}}
+	}
+	reset := func(name string, ifExists bool) proxy.AdminStatement {
+		return proxy.AdminStatement{Class: sqlparse.Maintenance, Reset: name, IfExists: ifExists}
+	}
+	const missing = "3615 Variable group_replication_member_weight does not exist in persisted config file"
+	for _, c := range []struct {
+		st         proxy.AdminStatement
+		privileges string
+		want       string
+	}{
+		{set("PERSIST", "member_weight", num("70")), "SYSTEM_VARIABLES_ADMIN", ""},
+		{set("PERSIST_ONLY", "member_weight", num("80")), "SYSTEM_VARIABLES_ADMIN", "1227 Access denied; you need (at least one of) the SUPER or PERSIST_RO_VARIABLES_ADMIN privilege(s) for this operation"},
+		{set("PERSIST_ONLY", "group_name", str(uuid1)), "SUPER", ""},
+		{set("PERSIST", "group_name", str(uuid1)), "SUPER", "3093 The group_replication_group_name cannot be changed when Group Replication is running"},
+		{set("PERSIST_ONLY", "flow_control_period", num("61")), "SUPER", ""},
+		{set("PERSIST", "force_members", str("")), "SUPER", "1238 Variable 'group_replication_force_members' is a non persistent variable"},
+		{set("PERSIST", "member_weight", str("x")), "SUPER", "1232 Incorrect argument type to variable 'group_replication_member_weight'"},
+	} {
+		if got := exec(c.privileges, c.st); got != c.want {
+			t.Errorf("%+v\n got %s\nwant %s", c.st.Set, got, c.want)
+		}
+	}
+	if want := []string{"1292 Truncated incorrect group_replication_flow_control_period value: '61'"}; !slices.Equal(warnings, want) {
+		t.Errorf("warnings %q", warnings)
+	}
+	if fmt.Sprint(w.weights) != "[70]" {
+		t.Errorf("weights %v", w.weights)
+	}
+	// The next start.
+	if store, err = persist.Open(dir); err != nil {
+		t.Fatal(err)
+	}
+	if err := store.Set(map[string]string{"group_replication_nosuch": "1", "group_replication_autorejoin_tries": "many"}); err != nil {
+		t.Fatal(err)
+	}
+	cfg := config.Default()
+	usePersisted(cfg, store, zerolog.Nop())
+	if cfg.MemberWeight != 70 || cfg.GroupName != uuid1 || cfg.AutorejoinTries != 3 || cfg.OriginOf("group_replication_member_weight") != config.FromPersisted {
+		t.Errorf("weight %d, group %s, tries %d", cfg.MemberWeight, cfg.GroupName, cfg.AutorejoinTries)
+	}
+	s.persisted = store
+	if got := exec("SUPER", reset("group_replication_member_weight", false)); got != "" {
+		t.Error(got)
+	}
+	if got := exec("SUPER", reset("group_replication_member_weight", false)); got != missing {
+		t.Error(got)
+	}
+	if got := exec("SUPER", reset("group_replication_member_weight", true)); got != "" || warnings[len(warnings)-1] != missing {
+		t.Errorf("%s, %q", got, warnings)
+	}
+	if got := exec("SELECT", reset("", false)); !strings.HasPrefix(got, "1227 ") {
+		t.Error(got)
+	}
+	if got := exec("SUPER", reset("", false)); got != "" || len(store.All()) != 0 {
+		t.Errorf("%s: %v", got, store.All())
+	}
+}
+
+func TestMemberActions(t *testing.T) {
+	call := functionCall{ctx: t.Context(), view: testView(), self: 1, online: true}
+	call.view.Members[0].Info.MysqldVersion = "9.7.4-2"
+	for _, c := range []struct {
+		self   uint64
+		online bool
+		f      string
+		args   []sysvar.Value
+		want   string
+	}{
+		{1, true, "enable_member_action", []sysvar.Value{str(theAction), str(theEvent)}, "OK"},
+		{1, true, "disable_member_action", []sysvar.Value{str(theAction), str(theEvent)}, "3910 … A primary of cohort members always takes writes: this action cannot be disabled."},
+		{1, true, "enable_member_action", []sysvar.Value{str("x"), str(theEvent)}, "3910 … The action does not exist for this event."},
+		{1, true, "enable_member_action", []sysvar.Value{str("x"), str("y")}, "3910 … Invalid event name."},
+		{1, false, "enable_member_action", []sysvar.Value{str("x"), str("y")}, "3910 … Member must be the primary or OFFLINE."},
+		{2, true, "enable_member_action", []sysvar.Value{str("x"), str("y")}, "1123 … Server must have super_read_only=0."},
+		{1, true, "reset_member_actions", nil, "3910 … Member must be OFFLINE to reset its member actions configuration."},
+		{1, true, "set_communication_protocol", []sysvar.Value{str("8.0")}, "1123 … '8.0' is not version string argument with format major.minor.patch"},
+		{1, true, "set_communication_protocol", []sysvar.Value{str("9.10.0")}, "1123 … 9.10.0 is not between 5.7.14 and 9.7.4"},
+		{1, true, "set_communication_protocol", []sysvar.Value{str("9.7.4")}, "3910 … A group of cohort members has no communication protocol of the plugin's."},
+	} {
+		name := "group_replication_" + c.f
+		call.self, call.online, call.args = c.self, c.online, c.args
+		got, err := functions[name].run(call)
+		if err != nil {
+			err = asFunctionError(name, err)
+		}
+		said := strings.NewReplacer("The function '"+name+"' failed.", "…", "Can't initialize function '"+name+"';", "…").Replace(text(got, err))
+		if said != c.want {
+			t.Errorf("%s(%v)\n got %s\nwant %s", c.f, c.args, said, c.want)
+		}
+	}
+}
+
+func TestStagesTable(t *testing.T) {
+	if _, ok := stagesTable(nil, time.Now()); ok {
+		t.Error("there is something to show of nothing")
+	}
+	now := time.Unix(100, 0)
+	x, ok := stagesTable([]recovery.Stage{{Name: "Undergoing auto-rejoin procedure", Completed: 1, Estimated: 3, Since: now.Add(-2 * time.Millisecond)}}, now)
+	if !ok || !x.Beside || len(x.Rows) != 1 || len(x.Rows[0]) != len(x.Columns) {
+		t.Fatalf("%+v", x)
+	}
+	var got []string
+	for _, v := range x.Rows[0] {
+		if v == nil {
+			got = append(got, "NULL")
+		} else {
+			got = append(got, *v)
+		}
+	}
+	if want := "0 1 NULL stage/group_rpl/Undergoing auto-rejoin procedure NULL NULL NULL 2000000000 1 3 NULL NULL"; strings.Join(got, " ") != want {
+		t.Errorf("%v", got)
 	}
 }

@@ -69,6 +69,7 @@ func serve(ctx context.Context, cfg *config.Config, log zerolog.Logger) (err err
 	rt := router.New(router.Options{Self: self, SelfUUID: id.ServerUUID, Socket: cfg.MysqldSocket, GroupName: cfg.GroupName,
 		Log: ref, Logger: logging.Component(log, "router")})
 	defer rt.Close()
+	rt.NeedLease(needsLease(cfg.Consistency))
 
 	g, ctx := errgroup.WithContext(ctx)
 	fatal := make(chan error, 1)
@@ -103,13 +104,16 @@ func serve(ctx context.Context, cfg *config.Config, log zerolog.Logger) (err err
 	ref.Set(node)
 	donors.SetLocate(node.PeerAddresses)
 
+	if cfg.ForceMembers != "" {
+		log.Error().Str(forceMembers, cfg.ForceMembers).Msg("group_replication_force_members must be empty when a member starts: it stays out of the group until it is, and START GROUP_REPLICATION")
+	}
 	member, err := recovery.New(recovery.Options{
 		ReplicaID: self, GroupName: cfg.GroupName, Bootstrap: cfg.BootstrapGroup, Settings: shared(cfg),
 		Socket: cfg.MysqldSocket, AdminUser: cfg.AdminUser, AdminPassword: cfg.AdminPassword,
 		Dir: cfg.DataDir, Info: info, FeedAddress: cfg.FeedAddress, PeerAddress: cfg.PeerListenAddress(),
 		BinlogSpace: int64(cfg.BinlogSpace), Failed: failed,
 		Policy: policy(cfg), Detection: detection(cfg),
-		Standby: !cfg.StartOnBoot, CommitterConns: int(cfg.CommitterConnections), TransactionSizeLimit: int64(cfg.TransactionSizeLimit),
+		Standby: !cfg.StartOnBoot || cfg.ForceMembers != "", CommitterConns: int(cfg.CommitterConnections), TransactionSizeLimit: int64(cfg.TransactionSizeLimit),
 		TLS: memberTLS, Allowlist: allowed, Node: node, Store: store, Donors: donors, Router: rt, UUID: id.ServerUUID, ServerVersion: id.Version, Logger: logging.Component(log, "member"),
 	})
 	if err != nil {
@@ -207,7 +211,8 @@ func describe(cfg *config.Config, id mysqld.Identity) (state.MemberInfo, error) 
 		return state.MemberInfo{}, fmt.Errorf("cohort_bind_address: port %q: %w", port, err)
 	}
 	return state.MemberInfo{UUID: id.ServerUUID, Weight: cfg.MemberWeight, HTTPAddress: cfg.HTTPAddress,
-		MysqldAddress: cfg.MysqldAdvertised(id.Port), ClientAddress: cfg.Advertised(n), CohortVersion: version()}, nil
+		MysqldAddress: cfg.MysqldAdvertised(id.Port), ClientAddress: cfg.Advertised(n), CohortVersion: version(),
+		MysqldVersion: id.Version}, nil
 }
 
 // shared are the settings of this program that all members must have in common,

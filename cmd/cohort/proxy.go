@@ -29,6 +29,7 @@ func newProxy(cfg *config.Config, admin proxy.Admin, rt *router.Router, member *
 		// mysqld makes its own certificate, which nobody can verify; encryption
 		// without identity is what the client's own connection would have had.
 		BackendTLS:     &tls.Config{InsecureSkipVerify: true, MinVersion: tls.VersionTLS12},
+		RequireTLS:     member.RequireTLS,
 		MaxConnections: int(cfg.MaxConnections), IdleTimeout: cfg.WaitTimeout,
 		Logger: logging.Component(log, "proxy"),
 	})
@@ -79,6 +80,14 @@ func (g group) Moved(b proxy.Backend) bool { return g.Router.Moved(router.Backen
 
 // Unheard implements proxy.Group.
 func (g group) Unheard(b proxy.Backend) bool { return !b.Local && g.member.Unheard(b.MemberUUID) }
+
+// Fresh implements proxy.Group.
+func (g group) Fresh(b proxy.Backend) bool { return g.Router.Fresh(router.Backend(b)) }
+
+// AwaitFresh implements proxy.Group.
+func (g group) AwaitFresh(ctx context.Context, b proxy.Backend) error {
+	return g.Router.AwaitFresh(ctx, router.Backend(b))
+}
 
 // Expect implements proxy.Group.
 func (g group) Expect(xid string) proxy.Ticket { return ticket{g.Router.Expect(xid)} }

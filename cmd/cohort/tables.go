@@ -7,6 +7,7 @@ import (
 
 	"cohort/consensus/state"
 	"cohort/internal/httpapi"
+	"cohort/internal/mysqld"
 	"cohort/proxy"
 	"cohort/recovery"
 )
@@ -19,7 +20,7 @@ func (s *statusSource) Table(_ context.Context, _ proxy.SessionInfo, name string
 	switch name {
 	case "replication_group_members":
 		v := s.node.View()
-		return membersTable(v, s.self(v), s.member.Unreachable), true
+		return membersTable(v, s.self(v), s.info.MysqldVersion, s.member.Unreachable), true
 	case "replication_group_member_stats":
 		return s.statsTable(s.node.View()), true
 	case "replication_group_communication_information":
@@ -73,7 +74,7 @@ func communicationTable(v *state.View, self httpapi.Self, leader uint64) proxy.T
 		{Name: "WRITE_CONSENSUS_LEADERS_PREFERRED"}, {Name: "WRITE_CONSENSUS_LEADERS_ACTUAL"},
 		{Name: "WRITE_CONSENSUS_SINGLE_LEADER_CAPABLE", CastType: "SIGNED"}, {Name: "MEMBER_FAILURE_SUSPICIONS_COUNT"},
 	}}
-	if self.State == state.StateOffline.String() || self.State == state.StateError.String() {
+	if out(self) {
 		return t
 	}
 	uuid := func(id uint64) string { m, _ := v.Member(id); return m.Info.UUID }
@@ -94,7 +95,7 @@ func actionsTable() proxy.Table {
 // member has received in place of what the primary's mysqld says of the channel by
 // which its own member feeds it. Out of the group mysqld is asked alone.
 func connectionTable(group string, self httpapi.Self, received, last string) (proxy.Table, bool) {
-	t := proxy.Table{Beside: true, Instead: "CHANNEL_NAME = '" + applierChannel + "'"}
+	t := proxy.Table{Beside: true, Instead: "CHANNEL_NAME IN ('" + applierChannel + "', '" + mysqld.FeedChannel + "')"}
 	row := texts()
 	add := func(name, cast, value string) {
 		t.Columns = append(t.Columns, proxy.TableColumn{Name: name, CastType: cast})
@@ -123,7 +124,7 @@ func connectionTable(group string, self httpapi.Self, received, last string) (pr
 		}
 	}
 	t.Rows = [][]*string{row}
-	return t, self.State != state.StateOffline.String() && self.State != state.StateError.String()
+	return t, !out(self)
 }
 
 // Status implements proxy.Admin: those of the plugin's status variables for which there
@@ -147,20 +148,15 @@ func (s *statusSource) Status(context.Context, proxy.SessionInfo) []proxy.NamedV
 
 // membersTable is performance_schema.replication_group_members: the members that
 // are in the group, or this one alone while it is not, or not any more.
-func membersTable(v *state.View, self httpapi.Self, unreachable func(state.Member) bool) proxy.Table {
+func membersTable(v *state.View, self httpapi.Self, version string, unreachable func(state.Member) bool) proxy.Table {
 	t := proxy.Table{Columns: []proxy.TableColumn{
 		{Name: "CHANNEL_NAME", CastType: "CHAR(64)"}, {Name: "MEMBER_ID", CastType: "CHAR(36)"},
 		{Name: "MEMBER_HOST", CastType: "CHAR(255)"}, {Name: "MEMBER_PORT", CastType: "SIGNED"},
 		{Name: "MEMBER_STATE", CastType: "CHAR(64)"}, {Name: "MEMBER_ROLE", CastType: "CHAR(64)"},
 		{Name: "MEMBER_VERSION", CastType: "CHAR(64)"}, {Name: "MEMBER_COMMUNICATION_STACK", CastType: "CHAR(64)"},
 	}}
-	if self.State == state.StateOffline.String() {
-		t.Rows = append(t.Rows, texts("", self.MemberID, self.Host, strconv.Itoa(self.Port), self.State, "", "", "COHORT"))
-		return t
-	}
-	if self.State == state.StateError.String() {
-		me, _ := v.MemberByUUID(self.MemberID)
-		t.Rows = append(t.Rows, texts(applierChannel, self.MemberID, self.Host, strconv.Itoa(self.Port), self.State, "", me.Info.MysqldVersion, "COHORT"))
+	if out(self) {
+		t.Rows = append(t.Rows, texts(applierChannel, self.MemberID, self.Host, strconv.Itoa(self.Port), self.State, "", version, "COHORT"))
 		return t
 	}
 	for _, m := range v.Members {
@@ -174,6 +170,11 @@ func membersTable(v *state.View, self httpapi.Self, unreachable func(state.Membe
 		t.Rows = append(t.Rows, texts(applierChannel, x.MemberID, x.Host, strconv.Itoa(x.Port), x.State, x.Role, x.Version, "COHORT"))
 	}
 	return t
+}
+
+// out reports whether this member shows itself alone.
+func out(self httpapi.Self) bool {
+	return self.State == state.StateOffline.String() || self.State == state.StateError.String()
 }
 
 // shown reports whether a member is one of the group's, as the others show it.
@@ -200,6 +201,10 @@ func (s *statusSource) statsTable(v *state.View) proxy.Table {
 		{Name: "COUNT_TRANSACTIONS_LOCAL_PROPOSED", CastType: "UNSIGNED"},
 		{Name: "COUNT_TRANSACTIONS_LOCAL_ROLLBACK", CastType: "UNSIGNED"},
 	}}
+	if self := s.self(v); out(self) {
+		t.Rows = append(t.Rows, texts(applierChannel, "", self.MemberID, "0", "0", "0", "0", "", "", "0", "0", "0", "0"))
+		return t
+	}
 	last := s.node.LastN()
 	all := last
 	for _, m := range v.Members {

@@ -96,7 +96,8 @@ func (s *statusSource) check(ctx context.Context, who proxy.SessionInfo, a proxy
 	}
 	x.text, err = v.Check(a.Value)
 	now, nerr := s.value(a.Name)
-	same := err == nil && nerr == nil && now == x.text // nothing to change, and so nothing to promise
+	// Nothing to change, and so nothing to promise; but a membership is forced again.
+	same := err == nil && nerr == nil && now == x.text && a.Name != forceMembers
 	// The plugin looks whether it runs before it looks at a range.
 	if fixed := v.Fixed(); fixed != nil && !only && !same && s.inGroup() && (err == nil || !rejectsKind(a.Value)) {
 		return x, fixed

@@ -129,3 +129,42 @@ func (r *reader) count(size int) int {
 	}
 	return int(n)
 }
+
+// layout is an item's fields: that at place i has tag i+1. Fields are only ever
+// added at the end.
+type layout []place
+
+// place is where a field's value is: one of the two is set.
+type place struct {
+	num *uint64
+	str *string
+}
+
+func number(p *uint64) place { return place{num: p} }
+
+func text(p *string) place { return place{str: p} }
+
+func (l layout) append(b []byte) []byte {
+	for i, p := range l {
+		if p.num != nil {
+			b = appendUint(b, i+1, *p.num)
+		} else {
+			b = appendString(b, i+1, *p.str)
+		}
+	}
+	return b
+}
+
+// decode sets the values of the fields that are there. It skips fields that this
+// release does not know.
+func (l layout) decode(b []byte) error {
+	return fields(b, func(tag int, num uint64, raw []byte) {
+		switch {
+		case tag < 1 || tag > len(l):
+		case l[tag-1].num != nil:
+			*l[tag-1].num = num
+		default:
+			*l[tag-1].str = string(raw)
+		}
+	})
+}

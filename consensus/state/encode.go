@@ -9,7 +9,7 @@ import (
 	"cohort/certify"
 )
 
-const stateVersion = 4
+const stateVersion = 5
 
 // Encode appends the state to b. Members that applied the same entries get the
 // same bytes.
@@ -27,6 +27,11 @@ func (s *State) Encode(b []byte) []byte {
 	}
 	for _, id := range s.unclaimed {
 		b = binary.AppendUvarint(b, id)
+	}
+	b = binary.AppendUvarint(b, s.lineage)
+	b = binary.AppendUvarint(b, uint64(len(s.forks)))
+	for i := range s.forks {
+		b = s.forks[i].encode(b)
 	}
 	sums := s.recentSums()
 	b = binary.AppendUvarint(b, uint64(len(sums)))
@@ -141,6 +146,14 @@ func Decode(b []byte) (*State, error) {
 	}
 	for n := r.count(1); n > 0; n-- {
 		s.unclaimed = append(s.unclaimed, r.uvarint())
+	}
+	s.lineage = r.uvarint()
+	for n := r.count(5); n > 0; n-- {
+		var f Fork
+		if !f.decode(r) {
+			return nil, fmt.Errorf("%w: fork", ErrMalformed)
+		}
+		s.forks = append(s.forks, f)
 	}
 	if s.rules > RulesVersion {
 		return nil, fmt.Errorf("%w: rules %d", ErrUnsupported, s.rules)

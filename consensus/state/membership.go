@@ -19,7 +19,7 @@ func (s *State) applyBootstrap(body []byte, sink Sink) (uint64, error) {
 	if b.Rules > RulesVersion {
 		return 0, fmt.Errorf("%w: rules %d", ErrUnsupported, b.Rules)
 	}
-	s.founded, s.boot, s.rules = true, b, b.Rules
+	s.founded, s.boot, s.rules, s.lineage = true, b, b.Rules, b.Lineage
 	s.primary, s.epoch, s.primarySince = b.Primary, 1, b.StartN
 	s.replicas = b.Replicas
 	for id := range b.Replicas {

@@ -18,196 +18,6 @@ import (
 // knows. A log that asks for a later one stops the member.
 const RulesVersion = 1
 
-// MySQL error numbers of ordered aborts.
-const (
-	// ErrnoConflict is ER_TRANSACTION_ROLLBACK_DURING_COMMIT.
-	ErrnoConflict = 3101
-	// ErrnoRequirement is ER_BEFORE_DML_VALIDATION_ERROR's group of checks.
-	ErrnoRequirement = 3098
-	// ErrnoTooLarge is ER_RUN_HOOK_ERROR, which Group Replication gives to
-	// transactions above its size limit.
-	ErrnoTooLarge = 3100
-)
-
-// MemberState is a member's state in MySQL's sense.
-type MemberState uint8
-
-// The states of a member. UNREACHABLE is no state of the group but what one
-// member thinks of another.
-const (
-	StateOffline    MemberState = 1
-	StateRecovering MemberState = 2
-	StateOnline     MemberState = 3
-	StateError      MemberState = 4
-)
-
-// String returns MySQL's word.
-func (s MemberState) String() string {
-	switch s {
-	case StateOffline:
-		return "OFFLINE"
-	case StateRecovering:
-		return "RECOVERING"
-	case StateOnline:
-		return "ONLINE"
-	case StateError:
-		return "ERROR"
-	default:
-		return fmt.Sprintf("STATE(%d)", uint8(s))
-	}
-}
-
-// Reason says why something did not commit.
-type Reason uint8
-
-// The reasons of an ordered abort.
-const (
-	ReasonNone Reason = iota
-	// ReasonConflict: a newer write outside the snapshot.
-	ReasonConflict
-	// ReasonHorizon: the snapshot is too old to be judged.
-	ReasonHorizon
-	// ReasonInvalid: the proposal contradicts the state.
-	ReasonInvalid
-	// ReasonFenced: the proposal came from an earlier incarnation.
-	ReasonFenced
-	// ReasonEpoch: the origin is not the primary, or was in another epoch.
-	ReasonEpoch
-	// ReasonRefused: the origin's own checks refused it.
-	ReasonRefused
-	// ReasonForced: an Abort item came first.
-	ReasonForced
-)
-
-// String returns the reason in a word.
-func (r Reason) String() string {
-	names := [...]string{"none", "conflict", "horizon", "invalid", "fenced", "epoch", "refused", "forced"}
-	if int(r) < len(names) {
-		return names[r]
-	}
-	return fmt.Sprintf("reason(%d)", uint8(r))
-}
-
-// Decision is one thing that the log decided.
-type Decision struct {
-	// Index is that of the raft entry.
-	Index uint64
-	Kind  Kind
-	// Origin is the replica id of the member concerned: who ran the
-	// transaction, joined, changed state, was appointed, reported.
-	Origin      uint64
-	Incarnation uint64
-	Seq         uint64
-	XID         string
-	LocalGTID   string
-	// N, Dep and Checksum are set when Committed.
-	N         uint64
-	Dep       uint64
-	Checksum  uint64
-	Committed bool
-	// Errno and Reason are set when not Committed, for transactions and direct
-	// statements.
-	Errno  uint16
-	Reason Reason
-	// Repeated marks a verdict that was given before and stands. Origin,
-	// Incarnation and Seq are still those of whose proposal is answered, for
-	// KindTxn and KindDirect: a transaction whose abort was forced before it
-	// arrived is Repeated and not Committed the only time its origin hears of it.
-	Repeated bool
-	// Stable is that of a watermark, State that of a state change, Epoch the
-	// current one after a primary was appointed. N is the watermark's Applied.
-	Stable uint64
-	State  MemberState
-	Epoch  uint64
-}
-
-// StreamID names a spooled body.
-type StreamID struct {
-	Member      uint64
-	Incarnation uint64
-	Stream      uint64
-}
-
-// Sink is told what an entry brings about, in order. An error stops the member.
-type Sink interface {
-	// Spool keeps a part of a body that begins at offset. Data is valid during
-	// the call only.
-	Spool(id StreamID, offset int64, data []byte) error
-	// Append writes transaction n to the group binlog, with the body given or,
-	// where stream is not nil, with the one spooled. Body is valid during the
-	// call only.
-	Append(n, dep uint64, meta binlog.Meta, body []byte, stream *StreamID, bodyLen int64) error
-	// DropSpool forgets a spooled body.
-	DropSpool(id StreamID) error
-	// StartAt tells, once and before any Append, that the group's first
-	// transaction will be n+1.
-	StartAt(n uint64) error
-	// Decided takes a decision.
-	Decided(d Decision)
-	// Ignored tells of an item that makes no sense. Every member ignores it: a
-	// faulty proposer must not stop the group.
-	Ignored(index uint64, kind Kind, err error)
-}
-
-// Member is what the group knows of a member.
-type Member struct {
-	ID          uint64
-	Incarnation uint64
-	State       MemberState
-	Info        MemberInfo
-	// Applied, Stable and Low are those of its latest watermark.
-	Applied, Stable, Low uint64
-	// Seq is that of the last proposal accepted of this incarnation.
-	Seq uint64
-	// Nonce is that of the Join that began the incarnation.
-	Nonce uint64
-	// Replica is the member's replica of the log, 0 for none: the log was told to
-	// go on without it.
-	Replica uint64
-	// Voter: the replica's vote counts. It does from the member's first Join on,
-	// which shows that it runs and follows the log.
-	Voter bool
-	// Address is where the replica is reached; empty where nobody said.
-	Address string
-	// OpenEpoch is the last epoch as whose primary this incarnation opened its
-	// mysqld for writes, 0 for none. The primary takes sessions only while it is
-	// the current one.
-	OpenEpoch uint64
-
-	fenced []fencedLife
-	stream *stream
-	// admitted is the Nonce of the Admit that gave the replica.
-	admitted uint64
-	// replaced is LastN plus 1 when another member became the primary in its
-	// place, until it is ONLINE again; 0: it was not.
-	replaced uint64
-}
-
-// fencedLife is an earlier incarnation with its last accepted Seq: what it
-// proposed up to there was decided then, what comes later is rejected.
-type fencedLife struct{ incarnation, seq uint64 }
-
-// maxFenced bounds how many earlier lives are remembered. Entries of a life
-// before these, should any still travel, are rejected, which is what they would
-// get anyway unless they are repetitions; those are caught by their xid.
-const maxFenced = 16
-
-// stream is a body that arrives in fragments.
-type stream struct {
-	id     uint64
-	len    int64
-	digest *xxhash.Digest
-}
-
-// lives reports whether the incarnation is the member's present one. Who was
-// admitted and has not joined yet has none.
-func (m *Member) lives(incarnation uint64) bool {
-	return m.Incarnation == incarnation && incarnation != 0
-}
-
-// streamID names the member's current stream.
-func (m *Member) streamID() StreamID { return StreamID{m.ID, m.Incarnation, m.stream.id} }
-
 // checksumRing is how many of the latest chained checksums are kept, checksumMark
 // the distance of those that are kept for ever: whoever fetches rows can verify
 // them at the next mark and need not fetch everything first.
@@ -219,9 +29,12 @@ const (
 // State is the state of the group. Apply is its only writer; it is not safe for
 // concurrent use.
 type State struct {
-	index       uint64
-	founded     bool
-	boot        Bootstrap
+	index   uint64
+	founded bool
+	boot    Bootstrap
+	// lineage is the present one, forks are how it came about.
+	lineage     uint64
+	forks       []Fork
 	rules       uint64
 	viewSeq     uint64
 	incarnation uint64 // last one given
@@ -412,6 +225,8 @@ func (s *State) apply(kind Kind, body []byte, sink Sink) (uint64, error) {
 		return s.applyEvict(body, sink)
 	case KindWeight:
 		return s.applyWeight(body, sink)
+	case KindForce:
+		return s.applyForce(body, sink)
 	default:
 		return 0, ErrUnsupported
 	}
@@ -457,6 +272,7 @@ func (s *State) Clone() *State {
 	c.sums = slices.Clone(s.recentSums())
 	c.marks = slices.Clone(s.marks)
 	c.unclaimed = slices.Clone(s.unclaimed)
+	c.forks = slices.Clone(s.forks)
 	c.outcomes = recent{list: slices.Clone(s.outcomes.all())}
 	c.forced = forced{byXID: maps.Clone(s.forced.byXID)}
 	c.members = make([]*Member, len(s.members))

@@ -136,6 +136,7 @@ func TestControlItemsRoundTrip(t *testing.T) {
 	check(&Bootstrap{GroupName: "g", Lineage: 1, Rules: 2, Primary: 3, StartN: 4, Base: "u:1-5", Replicas: 3, Settings: "a=1\nb=2"}, &Bootstrap{})
 	check(&Admit{Member: 1, Nonce: 2, UUID: "u", ServerID: 3, Address: "a:1"}, &Admit{})
 	check(&Evict{Member: 1, Replica: 2, Incarnation: 3}, &Evict{})
+	check(&Weight{Member: 1, Incarnation: 2, Weight: 3}, &Weight{})
 	check(&SetState{Member: 1, Incarnation: 2, State: StateOnline, Epoch: 3}, &SetState{})
 	check(&Primary{Member: 1, Epoch: 2}, &Primary{})
 	check(&Abort{XIDs: []string{"a", "b"}, Incarnation: 7}, &Abort{})
@@ -390,7 +391,7 @@ func randomItem(t *rapid.T, s *State) item {
 		}
 	}
 	keys := rapid.SliceOfN(rapid.Uint64Range(1, 5), 0, 3)
-	switch rapid.IntRange(0, 16).Draw(t, "kind") {
+	switch rapid.IntRange(0, 17).Draw(t, "kind") {
 	case 0:
 		return &Bootstrap{GroupName: "g", Lineage: 5, Rules: 1, Replicas: 9, Primary: 1, Base: "u:1"}
 	case 1:
@@ -424,6 +425,14 @@ func randomItem(t *rapid.T, s *State) item {
 			e.Replica = x.Replica
 		}
 		return e
+	case 10:
+		f := &Force{Lineage: rapid.Uint64Range(0, 9).Draw(t, "lineage"), SureN: rapid.Uint64Range(0, s.LastN()+1).Draw(t, "sure")}
+		for _, x := range s.members {
+			if rapid.Bool().Draw(t, "listed") {
+				f.Members = append(f.Members, Place{x.ID, x.Replica})
+			}
+		}
+		return f
 	default:
 		x := &Txn{Member: m, Incarnation: inc, Seq: seq, Epoch: s.Epoch(), Meta: binlog.Meta{Kind: binlog.KindTransaction},
 			Writes: keys.Draw(t, "w"), Refs: keys.Draw(t, "r"), Tables: keys.Draw(t, "t"),
@@ -510,6 +519,7 @@ func FuzzApply(f *testing.F) {
 	f.Add(Entry(txn(1, "a", 1, []byte("rows")).AppendItem(nil), (&Abort{XIDs: []string{"a"}}).AppendItem(nil)))
 	f.Add(Entry((&Fragment{Member: 1, Incarnation: 1, Seq: 1, Stream: 1, Data: []byte("x"), Len: 1}).AppendItem(nil)))
 	f.Add(Entry((&Join{Member: 2, Replica: 2, Nonce: 2}).AppendItem(nil)))
+	f.Add(Entry((&Force{Lineage: 7, SureN: 1, SureIndex: 1, Members: []Place{{1, 1}, {2, 2}}}).AppendItem(nil)))
 	f.Fuzz(func(t *testing.T, entry []byte) {
 		s, err := Decode(base)
 		if err != nil {
@@ -529,6 +539,9 @@ func FuzzApply(f *testing.F) {
 func FuzzDecode(f *testing.F) {
 	g := newTestGroup(f)
 	g.apply(txn(1, "a", 1, nil), &Fragment{Member: 1, Incarnation: 1, Seq: 2, Stream: 2, Data: []byte("x"), Len: 1})
+	f.Add(g.s.Encode(nil))
+	g = forcedGroup(f)
+	g.apply(&Force{Lineage: 7, SureN: 1, Members: []Place{{1, 1}}})
 	f.Add(g.s.Encode(nil))
 	f.Fuzz(func(t *testing.T, b []byte) {
 		s, err := Decode(b)

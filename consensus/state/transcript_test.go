@@ -18,7 +18,7 @@ var rewrite = flag.Bool("rewrite", false, "write what came out into the transcri
 // A transcript is a file of steps: a line with a directive, a line ----, what it
 // printed, an empty line. Lines with # before a directive are comments.
 //
-// Directives: bootstrap, join, state, primary, txn, direct, fragment, abort,
+// Directives: bootstrap, join, state, weight, primary, txn, direct, fragment, abort,
 // watermark, admit, evict, rules (each one entry), view, replicas, seqs, outcomes, cert, encode. Items
 // take name=value arguments, see transcript.item.
 func TestTranscripts(t *testing.T) {
@@ -211,6 +211,8 @@ func (tr *transcript) item(kind string, a args) []byte {
 	case "state":
 		states := map[string]MemberState{"offline": StateOffline, "recovering": StateRecovering, "online": StateOnline, "error": StateError}
 		return (&SetState{Member: a.num("m"), Incarnation: a.num("inc"), State: states[a["to"]]}).AppendItem(nil)
+	case "weight":
+		return (&Weight{Member: a.num("m"), Incarnation: a.num("inc"), Weight: a.num("to")}).AppendItem(nil)
 	case "primary":
 		return (&Primary{Member: a.num("m"), Epoch: a.num("epoch")}).AppendItem(nil)
 	case "abort":

@@ -10,7 +10,13 @@ type View struct {
 	// Founded is false before the first Bootstrap.
 	Founded   bool
 	GroupName string
-	Lineage   uint64
+	// Lineage tells this history from others, also from those that the group had
+	// in common with it until a membership was forced, see Forks.
+	Lineage uint64
+	// Founding is the lineage that the group began with.
+	Founding uint64
+	// Forks are the memberships that were forced, the oldest first.
+	Forks []Fork
 	// Base is the founding member's gtid_executed as text, see Bootstrap.
 	Base string
 	// Rules is the version of the decision rules in force.
@@ -41,7 +47,7 @@ type View struct {
 
 // ViewID returns the identifier as MySQL shows it: a constant part and a
 // counter.
-func (v *View) ViewID() string { return fmt.Sprintf("%d:%d", v.Lineage, v.Seq) }
+func (v *View) ViewID() string { return fmt.Sprintf("%d:%d", v.Founding, v.Seq) }
 
 // Member returns the member with the id.
 func (v *View) Member(id uint64) (Member, bool) {
@@ -74,7 +80,7 @@ func (v *View) MemberByReplica(replica uint64) (Member, bool) {
 
 // View returns a picture of the current state.
 func (s *State) View() *View {
-	v := &View{Founded: s.founded, GroupName: s.boot.GroupName, Lineage: s.boot.Lineage, Base: s.boot.Base,
+	v := &View{Founded: s.founded, GroupName: s.boot.GroupName, Lineage: s.lineage, Founding: s.boot.Lineage, Forks: slices.Clone(s.forks), Base: s.boot.Base,
 		Rules: s.rules, Seq: s.viewSeq, Primary: s.primary, Epoch: s.epoch, PrimarySince: s.primarySince,
 		LastN: s.LastN(), Horizon: s.Horizon(), Index: s.index, Checksum: s.checksum,
 		Settings: s.boot.Settings, Members: make([]Member, len(s.members)), Unclaimed: slices.Clone(s.unclaimed), LastReplica: s.replicas}

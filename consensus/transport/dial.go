@@ -103,7 +103,7 @@ func (t *Transport) introduce(nc net.Conn, target string, p purpose) (*outConn, 
 		return nil, err
 	}
 	c, k := t.encrypt(nc, func(nc net.Conn) *tls.Conn { return tls.Client(nc, t.o.TLS.Client(host)) })
-	h := hello{version: version, purpose: p, replica: t.o.Replica, group: t.o.Group, address: t.self}
+	h := hello{version: version, purpose: p, replica: t.o.Replica, generation: t.o.Generation, group: t.o.Group, address: t.self}
 	if _, err := c.Write(h.append(nil)); err != nil {
 		return nil, err
 	}

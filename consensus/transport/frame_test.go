@@ -12,7 +12,7 @@ import (
 )
 
 func TestHelloSurvives(t *testing.T) {
-	h := hello{version: version, purpose: forChunks, replica: 1 << 40, group: testGroup, address: "[2001:db8::1]:33061"}
+	h := hello{version: version, purpose: forChunks, replica: 1 << 40, generation: 1 << 63, group: testGroup, address: "[2001:db8::1]:33061"}
 	p, err := readBlock(bufio.NewReader(bytes.NewReader(h.append(nil))))
 	if err != nil {
 		t.Fatal(err)
@@ -26,7 +26,7 @@ func TestHelloSurvives(t *testing.T) {
 		t.Fatal(got, err)
 	}
 	for _, bad := range []hello{
-		{version: version, purpose: 3, replica: 1, group: "g", address: "a:1"},
+		{version: version, purpose: 4, replica: 1, group: "g", address: "a:1"},
 		{version: version, purpose: 1, replica: 0, group: "g", address: "a:1"},
 		{version: version, purpose: 1, replica: 1, group: "g", address: "a:0"},
 		{version: version, purpose: 1, replica: 1, group: "g", address: strings.Repeat("a", 400) + ":1"},

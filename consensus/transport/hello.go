@@ -12,7 +12,7 @@ import (
 // (uint16, big endian) and magic and version, whose shape no version may change.
 const (
 	magic      = "cohort-raft"
-	version    = 1
+	version    = 2
 	maxHello   = 1 << 10
 	maxAddress = 300
 	maxReason  = 500
@@ -24,6 +24,7 @@ type purpose byte
 const (
 	forMessages purpose = 1
 	forChunks   purpose = 2
+	forCalls    purpose = 3
 )
 
 // hello introduces the one that connects.
@@ -31,8 +32,10 @@ type hello struct {
 	version uint64
 	purpose purpose
 	replica uint64
-	group   string
-	address string
+	// generation is the forced membership that the replica lives in, 0 for none.
+	generation uint64
+	group      string
+	address    string
 }
 
 func (h hello) append(b []byte) []byte {
@@ -41,6 +44,7 @@ func (h hello) append(b []byte) []byte {
 		b = binary.AppendUvarint(b, h.version)
 		b = append(b, byte(h.purpose))
 		b = binary.AppendUvarint(b, h.replica)
+		b = binary.AppendUvarint(b, h.generation)
 		b = appendString(b, h.group)
 		return appendString(b, h.address)
 	})
@@ -58,9 +62,10 @@ func parseHello(p []byte) (hello, error) {
 	}
 	h.purpose = purpose(d.byte())
 	h.replica = d.uvarint()
+	h.generation = d.uvarint()
 	h.group = string(d.bytes(d.uvarint()))
 	h.address = string(d.bytes(d.uvarint()))
-	if h.purpose != forMessages && h.purpose != forChunks || h.replica == 0 || !validAddress(h.address) || len(d.p) > 0 {
+	if h.purpose < forMessages || h.purpose > forCalls || h.replica == 0 || !validAddress(h.address) || len(d.p) > 0 {
 		d.bad = true
 	}
 	return h, d.err("hello")

@@ -75,6 +75,10 @@ func (t *Transport) serve(nc net.Conn) {
 		}
 		return
 	}
+	if h.purpose == forCalls {
+		t.o.Called(t.ctx, &peeked{in.Conn, in.r})
+		return
+	}
 	log = log.With().Uint64("replica", h.replica).Str("address", h.address).Logger()
 	err = t.receive(in, h)
 	switch {
@@ -189,6 +193,17 @@ func (t *Transport) judge(h hello, state *tls.ConnectionState) error {
 			return err
 		}
 	}
+	switch {
+	case h.purpose == forCalls && t.o.Called == nil:
+		return errors.New("this member takes no calls")
+	case h.purpose == forCalls:
+		// Members whose memberships differ have to talk about just that.
+		return nil
+	case t.o.Closed:
+		return errClosedLog
+	case h.generation != t.o.Generation:
+		return fmt.Errorf("%w: %s there, %s here", errGeneration, generation(h.generation), generation(t.o.Generation))
+	}
 	if !t.allowed(h.replica) {
 		return fenced(h.replica)
 	}
@@ -196,6 +211,19 @@ func (t *Transport) judge(h hello, state *tls.ConnectionState) error {
 }
 
 var errFenced = errors.New("replica is not a member any more")
+
+var (
+	errClosedLog  = errors.New("its log is closed while a membership is forced upon the group (group_replication_force_members)")
+	errGeneration = errors.New("another membership was forced upon the group (group_replication_force_members)")
+)
+
+// generation names a membership.
+func generation(g uint64) string {
+	if g == 0 {
+		return "an unforced membership"
+	}
+	return fmt.Sprintf("membership %x", g)
+}
 
 func fenced(replica uint64) error { return fmt.Errorf("%w: %d", errFenced, replica) }
 

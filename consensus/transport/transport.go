@@ -72,7 +72,15 @@ type Options struct {
 	// no hello and no TLS handshake begins with that. May be nil.
 	Asked   func(context.Context, net.Conn)
 	AskedBy byte
-	Logger  zerolog.Logger
+	// Generation is the forced membership that the replica lives in, 0 for none:
+	// replicas of another one are refused. Closed: nobody's messages are taken, the
+	// replica does not run.
+	Generation uint64
+	Closed     bool
+	// Called serves a Call of another member, of whatever generation. It ends with
+	// the context. May be nil.
+	Called func(context.Context, net.Conn)
+	Logger zerolog.Logger
 
 	// dial replaces the network's, in tests.
 	dial func(ctx context.Context, network, address string) (net.Conn, error)

@@ -6,6 +6,7 @@ import (
 	"context"
 	"encoding/binary"
 	"errors"
+	"io"
 	"net"
 	"strings"
 	"sync/atomic"
@@ -322,9 +323,45 @@ func TestClaims(t *testing.T) {
 			t.Errorf("replica %d at %s: %q", x.replica, x.address, got)
 		}
 	}
+	if got := say(hello{replica: 1, address: "10.0.0.1:1", generation: 7}); !strings.Contains(got, "membership 7 there, an unforced membership here") {
+		t.Errorf("of another membership: %q", got)
+	}
 	h := hello{version: version + 1, purpose: forMessages, replica: 1, group: testGroup, address: "10.0.0.1:1"}
 	if b := speak(t, b, h.append(nil)); !bytes.Contains(b, []byte("version")) {
 		t.Errorf("another version: %q", b)
+	}
+}
+
+// A log that is closed takes no messages, of whatever membership; calls are taken by
+// both, whatever the membership.
+func TestClosedAndCalls(t *testing.T) {
+	closed := newMember(t, 2, func(o *Options) {
+		o.Closed, o.Generation = true, 7
+		o.Called = func(_ context.Context, c net.Conn) { _, _ = io.Copy(c, c) }
+	})
+	a := newMember(t, 1, nil)
+	for _, g := range []uint64{0, 7} {
+		h := hello{version: version, purpose: forMessages, replica: 1, generation: g, group: testGroup, address: a.addr}
+		if b := speak(t, closed, h.append(nil)); !bytes.Contains(b, []byte("its log is closed")) {
+			t.Errorf("generation %d: %q", g, b)
+		}
+	}
+	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
+	defer cancel()
+	c, err := a.Call(ctx, closed.addr)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer c.Close()
+	buf := make([]byte, 4)
+	if _, err := c.Write([]byte("echo")); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := io.ReadFull(c, buf); err != nil || string(buf) != "echo" {
+		t.Errorf("%q, %v", buf, err)
+	}
+	if c, err := closed.Call(ctx, a.addr); !errors.Is(err, ErrRefused) {
+		t.Errorf("who takes no calls: %v, %v", c, err)
 	}
 }
 

@@ -304,6 +304,7 @@ func TestCheckRegister(t *testing.T) {
 		"swapped from both": {[]RegisterOp{swap(0, 5, OK, 0, 1, true), swap(0, 5, OK, 0, 2, true)}, "not linearizable", 0},
 		"order of writes":   {[]RegisterOp{op(0, 1, OK, regWrite, 1), op(2, 3, OK, regWrite, 2), final(1)}, "not linearizable", 0},
 		"old confirmed":     {[]RegisterOp{op(0, 1, OK, regWrite, 1), op(2, 3, OK, regConfirm, 0)}, "not linearizable", 0},
+		"old under BEFORE":  {[]RegisterOp{op(0, 1, OK, regWrite, 1), op(2, 3, OK, regBefore, 0), final(1)}, "not linearizable", 0},
 		"old plain":         {[]RegisterOp{op(0, 1, OK, regWrite, 1), op(2, 3, OK, regRead, 0), final(1)}, "", 1},
 		"unknown late":      {[]RegisterOp{op(0, 1, Unknown, regWrite, 1), op(2, 3, OK, regConfirm, 0), op(4, 5, OK, regConfirm, 1)}, "", 0},
 		"unknown never":     {[]RegisterOp{op(0, 1, Unknown, regWrite, 1), final(0)}, "", 0},

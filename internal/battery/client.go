@@ -41,6 +41,7 @@ type client struct {
 	at      int  // the target it is connected to
 	roam    bool // to another one when it cannot connect
 	direct  bool // to members' own mysqlds: for reading only
+	before  bool // reads under group_replication_consistency=BEFORE
 	conns   *atomic.Int32
 
 	conn   *loadgen.Conn
@@ -56,7 +57,7 @@ type Target struct {
 	At   loadgen.Target
 }
 
-// progress counts operations and errors, and tells when one was acknowledged.
+// progress counts operations and errors, and tells when a write was acknowledged.
 type progress struct {
 	acks  chan<- time.Duration
 	acked atomic.Int64
@@ -120,7 +121,11 @@ func (c *client) connect(ctx context.Context, rng *rand.Rand) bool {
 	c.conn, c.number, c.broken = conn, int(c.conns.Add(1)), nil
 	c.mark = fmt.Sprintf("m%d_%d", c.number, rng.Uint32())
 	// What a session has set it keeps, whatever becomes of the primary.
-	for _, sql := range []string{"USE " + c.schema, "SET @mark = '" + c.mark + "'", "SET SESSION group_concat_max_len = 64000000"} {
+	statements := []string{"USE " + c.schema, "SET @mark = '" + c.mark + "'", "SET SESSION group_concat_max_len = 64000000"}
+	if c.before {
+		statements = append(statements, "SET SESSION group_replication_consistency = 'BEFORE'")
+	}
+	for _, sql := range statements {
 		if _, err := c.query(sql); err != nil {
 			c.drop()
 			return false
@@ -173,10 +178,10 @@ func (c *client) call(r *Call, writes bool, do func() (Outcome, error)) {
 		c.done.acked.Add(1)
 		if writes {
 			c.done.wrote.Add(1)
-		}
-		select {
-		case c.done.acks <- r.End:
-		default: // a figure, not worth waiting for
+			select {
+			case c.done.acks <- r.End:
+			default: // a figure, not worth waiting for
+			}
 		}
 	}
 	if err == nil {

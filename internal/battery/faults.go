@@ -16,29 +16,30 @@ import (
 // Faults implements System.
 func (g *Group) Faults() []Fault {
 	all := []Fault{
-		{"kill mysqld", g.kill(cluster.Mysqld)},
-		{"kill proxy", g.kill(cluster.Proxy)},
-		{"kill both", g.kill(cluster.Both)},
-		{"stop mysqld", g.stop(cluster.Mysqld)},
-		{"stop proxy", g.stop(cluster.Proxy)},
-		{"stop both", g.stop(cluster.Both)},
-		{"kill everything", g.killAll(true, true)},
-		{"kill all mysqlds", g.killAll(true, false)},
-		{"kill all proxies", g.killAll(false, true)},
-		{"switchover", g.switchover},
-		{"slow fsync", g.slowFsync},
+		{Name: "kill mysqld", Do: g.kill(cluster.Mysqld)},
+		{Name: "kill proxy", Do: g.kill(cluster.Proxy)},
+		{Name: "kill both", Do: g.kill(cluster.Both)},
+		{Name: "stop mysqld", Do: g.stop(cluster.Mysqld)},
+		{Name: "stop proxy", Do: g.stop(cluster.Proxy)},
+		{Name: "stop both", Do: g.stop(cluster.Both)},
+		{Name: "kill everything", Do: g.killAll(true, true)},
+		{Name: "kill all mysqlds", Do: g.killAll(true, false)},
+		{Name: "kill all proxies", Do: g.killAll(false, true)},
+		{Name: "switchover", Do: g.switchover},
+		{Name: "slow fsync", Do: g.slowFsync},
+		{Name: "leave", OnlyNamed: true, Do: g.leave},
 	}
 	if len(g.disks) > 0 {
-		all = append(all, Fault{"full disk", g.fullDisk})
+		all = append(all, Fault{Name: "full disk", Do: g.fullDisk})
 	}
 	if g.net != nil {
 		all = append(all,
-			Fault{"isolate", g.isolate},
-			Fault{"halves", g.halves},
-			Fault{"mute", g.oneWay(true)},
-			Fault{"deaf", g.oneWay(false)},
-			Fault{"ring", g.ring},
-			Fault{"one link", g.oneLink},
+			Fault{Name: "isolate", Do: g.isolate},
+			Fault{Name: "halves", Do: g.halves},
+			Fault{Name: "mute", Do: g.oneWay(true)},
+			Fault{Name: "deaf", Do: g.oneWay(false)},
+			Fault{Name: "ring", Do: g.ring},
+			Fault{Name: "one link", Do: g.oneLink},
 		)
 	}
 	return all
@@ -139,6 +140,59 @@ func (g *Group) switchover(ctx context.Context, rng *rand.Rand) (string, func(co
 		what += ": " + err.Error()
 	}
 	return what, nil, nil
+}
+
+// runsAlready is START's error where the member is in the group, as one is that was
+// killed and started meanwhile.
+const runsAlready = 3093
+
+// leave has a member STOP GROUP_REPLICATION and START it later. In the midst of other
+// faults either may fail; the latter is tried again until the group is healed.
+func (g *Group) leave(ctx context.Context, rng *rand.Rand) (string, func(context.Context) error, error) {
+	m, i, err := g.victim(ctx, rng)
+	if err != nil {
+		return "", nil, err
+	}
+	what := name(m)
+	if err := g.tell(ctx, i, "STOP GROUP_REPLICATION"); err != nil {
+		what += ": " + err.Error()
+	}
+	g.leftMu.Lock()
+	defer g.leftMu.Unlock()
+	g.left[i] = true
+	return what, func(ctx context.Context) error { _ = g.rejoin(ctx); return nil }, nil
+}
+
+// rejoin starts the members that left.
+func (g *Group) rejoin(ctx context.Context) error {
+	g.leftMu.Lock()
+	defer g.leftMu.Unlock()
+	var errs []error
+	for i := range g.left {
+		err := g.tell(ctx, i, "START GROUP_REPLICATION")
+		var se *loadgen.ServerError
+		if err == nil || errors.As(err, &se) && se.Number == runsAlready {
+			delete(g.left, i)
+			continue
+		}
+		errs = append(errs, fmt.Errorf("%s: %w", g.members[i].Name, err))
+	}
+	return errors.Join(errs...)
+}
+
+// tell runs a statement through a member's own proxy.
+func (g *Group) tell(ctx context.Context, i int, sql string) error {
+	ctx, cancel := context.WithTimeout(ctx, 20*time.Second)
+	defer cancel()
+	c, err := loadgen.Dial(ctx, g.members[i].Through("app", ""))
+	if err != nil {
+		return err
+	}
+	defer func() { _ = c.Close() }()
+	deadline, _ := ctx.Deadline()
+	_ = c.SetDeadline(deadline)
+	_, err = c.Query(sql)
+	return err
 }
 
 func (g *Group) slowFsync(ctx context.Context, rng *rand.Rand) (string, func(context.Context) error, error) {

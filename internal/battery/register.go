@@ -12,9 +12,11 @@ import (
 )
 
 // The operations of a register. A plain read may be stale; a confirmed one also
-// writes (another column), so that the group orders it.
+// writes (another column), so that the group orders it, and one of a session under
+// BEFORE sees what was acknowledged before, wherever it is answered.
 const (
 	regRead    = "read"
+	regBefore  = "before"
 	regConfirm = "confirm"
 	regWrite   = "write"
 	regSwap    = "swap" // compare and set
@@ -71,26 +73,29 @@ func (r *register) step(c *client, rng *rand.Rand) {
 	switch rng.IntN(5) {
 	case 0, 1:
 		op.Do, op.Old = regWrite, 0
-		c.call(&op.Call, op.Do != regRead, func() (Outcome, error) {
+		c.call(&op.Call, true, func() (Outcome, error) {
 			_, err := c.query(fmt.Sprintf("UPDATE registers SET v = %d WHERE k = %d", op.Value, key))
 			return outcomeOf(err), err
 		})
 	case 2:
 		op.Do = regSwap
-		c.call(&op.Call, op.Do != regRead, func() (Outcome, error) {
+		c.call(&op.Call, true, func() (Outcome, error) {
 			reply, err := c.query(fmt.Sprintf("UPDATE registers SET v = %d WHERE k = %d AND v = %d", op.Value, key, op.Old))
 			op.Done = reply.Affected == 1
 			return outcomeOf(err), err
 		})
 	case 3:
 		op.Do, op.Old, op.Value = regRead, 0, 0
-		c.call(&op.Call, op.Do != regRead, func() (Outcome, error) {
+		if c.before {
+			op.Do = regBefore
+		}
+		c.call(&op.Call, false, func() (Outcome, error) {
 			text, err := c.queryString(fmt.Sprintf("SELECT v FROM registers WHERE k = %d", key))
 			return r.read(&op, text, err)
 		})
 	case 4:
 		op.Do, op.Old, op.Value = regConfirm, 0, 0
-		c.call(&op.Call, op.Do != regRead, func() (Outcome, error) {
+		c.call(&op.Call, true, func() (Outcome, error) {
 			return c.transaction(false, 2, func(i int) error {
 				if i == 1 {
 					_, err := c.query(fmt.Sprintf("UPDATE registers SET n = n + 1 WHERE k = %d", key))

@@ -54,7 +54,7 @@ func Report(out io.Writer, seed uint64, rounds []*Round) error {
 	for _, w := range slices.Sorted(maps.Keys(total)) {
 		fmt.Fprintf(t, "%s\t%d\t%d\t%d\n", w, total[w], acked[w], staleReads[w])
 	}
-	fmt.Fprintln(t, "\nfault\ttimes\twithout answers, p50\tmax")
+	fmt.Fprintln(t, "\nfault\ttimes\twithout writes, p50\tmax")
 	for _, f := range slices.Sorted(maps.Keys(byFault)) {
 		g := byFault[f]
 		slices.Sort(g)

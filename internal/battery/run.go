@@ -26,6 +26,7 @@ type Plan struct {
 	Apart     time.Duration // and the next comes up to this much later
 	Only      []string      // faults by name; empty: all
 	Workloads []string      // by name; empty: all
+	Before    bool          // half of the sessions of register are under BEFORE
 	Patience  time.Duration // for everything to work again after the faults
 	Logger    zerolog.Logger
 }
@@ -71,7 +72,7 @@ func RunRound(ctx context.Context, s System, p Plan, number int) (*Round, error)
 		return nil, err
 	}
 
-	l := startLoad(ctx, s, schema, begun, all, rng)
+	l := startLoad(ctx, s, schema, begun, all, p.Before, rng)
 	defer l.stop()
 	if err := l.progress(ctx, p.Patience); err != nil {
 		return nil, fmt.Errorf("battery: before the faults: %w", err)
@@ -190,7 +191,7 @@ type load struct {
 	once   sync.Once
 }
 
-func startLoad(ctx context.Context, s System, schema string, base time.Time, all []workload, rng *rand.Rand) *load {
+func startLoad(ctx context.Context, s System, schema string, base time.Time, all []workload, before bool, rng *rand.Rand) *load {
 	ctx, cancel := context.WithCancel(ctx)
 	l := &load{cancel: cancel, all: all, in: make(chan time.Duration, 4096), done: make(chan struct{})}
 	targets, direct := s.Clients(), s.Direct()
@@ -203,7 +204,8 @@ func startLoad(ctx context.Context, s System, schema string, base time.Time, all
 		done := &progress{acks: l.in}
 		l.counts = append(l.counts, done)
 		for i := range w.clients(len(targets)) {
-			start(w, &client{id: i, schema: schema, base: base, targets: targets, at: i % len(targets), roam: true, conns: &conns, done: done})
+			_, register := w.(*register)
+			start(w, &client{id: i, schema: schema, base: base, targets: targets, at: i % len(targets), roam: true, before: before && register && i%2 == 1, conns: &conns, done: done})
 		}
 		if _, ok := w.(*bank); ok {
 			aside := &progress{acks: nil} // says nothing about the group's availability
@@ -261,9 +263,9 @@ func (l *load) progress(ctx context.Context, patience time.Duration) error {
 // and sometimes the group has the time to recover in between.
 func strike(ctx context.Context, s System, p Plan, base time.Time, rng *rand.Rand) []Struck {
 	faults := s.Faults()
-	if len(p.Only) > 0 {
-		faults = slices.DeleteFunc(faults, func(f Fault) bool { return !slices.Contains(p.Only, f.Name) })
-	}
+	faults = slices.DeleteFunc(faults, func(f Fault) bool {
+		return len(p.Only) > 0 && !slices.Contains(p.Only, f.Name) || len(p.Only) == 0 && f.OnlyNamed
+	})
 	var struck []Struck
 	type pending struct {
 		i    int
@@ -321,7 +323,7 @@ func strike(ctx context.Context, s System, p Plan, base time.Time, rng *rand.Ran
 	return struck
 }
 
-// gaps are, for each fault, the longest time between two acknowledgements from
+// gaps are, for each fault, the longest time between two acknowledged writes from
 // the last before it until half a minute later, or the next fault.
 func gaps(acks []time.Duration, struck []Struck) []time.Duration {
 	slices.Sort(acks)

@@ -38,10 +38,12 @@ type System interface {
 	Close(ctx context.Context, keep bool) error
 }
 
-// Fault is something that can be done to a system. Undo may be nil.
+// Fault is something that can be done to a system. Undo may be nil. One that is OnlyNamed
+// is not among all faults: it has to be asked for by name.
 type Fault struct {
-	Name string
-	Do   func(ctx context.Context, rng *rand.Rand) (what string, undo func(context.Context) error, err error)
+	Name      string
+	OnlyNamed bool
+	Do        func(ctx context.Context, rng *rand.Rand) (what string, undo func(context.Context) error, err error)
 }
 
 // Group is a cohort group.
@@ -51,7 +53,9 @@ type Group struct {
 	net     *netlab.Lab // nil: no partitions
 	disks   []*disk     // nil: no full disks
 	slow    []*slowDisk
-	missing []string // faults that this machine does not allow, and why
+	leftMu  sync.Mutex
+	left    map[int]bool // members that were told to leave and have yet to START
+	missing []string     // faults that this machine does not allow, and why
 }
 
 // GroupOptions describe a group to start.
@@ -66,7 +70,7 @@ type GroupOptions struct {
 // StartGroup starts a group with as much as this machine allows of what is asked
 // for.
 func StartGroup(ctx context.Context, o GroupOptions) (*Group, error) {
-	g := &Group{missing: []string{"clock jumps: the members share the machine's clock, and there is no libfaketime here"}}
+	g := &Group{left: map[int]bool{}, missing: []string{"clock jumps: the members share the machine's clock, and there is no libfaketime here"}}
 	ok := false
 	defer func() {
 		if !ok {
@@ -154,7 +158,9 @@ func (g *Group) Heal(ctx context.Context) error {
 	for _, m := range members {
 		_ = send(syscall.SIGCONT, m.Pid, m.MysqldPid) // gone is fine
 	}
-	return errors.Join(append(errs, g.startDead(ctx))...)
+	errs = append(errs, g.startDead(ctx))
+	_ = g.rejoin(ctx) // if not now, then while the group gets ready
+	return errors.Join(errs...)
 }
 
 // startDead starts the processes that are gone, also those that ended by
@@ -188,6 +194,7 @@ func (g *Group) Ready(ctx context.Context) error {
 		if err := g.startDead(ctx); err != nil && ctx.Err() != nil {
 			return err
 		}
+		_ = g.rejoin(ctx)
 	}
 }
 
@@ -296,10 +303,10 @@ func (s *Single) Direct() []Target {
 // Faults implements System.
 func (s *Single) Faults() []Fault {
 	return []Fault{
-		{"kill mysqld", func(ctx context.Context, _ *rand.Rand) (string, func(context.Context) error, error) {
+		{Name: "kill mysqld", Do: func(ctx context.Context, _ *rand.Rand) (string, func(context.Context) error, error) {
 			return "", s.start, s.p.Kill()
 		}},
-		{"stop mysqld", func(context.Context, *rand.Rand) (string, func(context.Context) error, error) {
+		{Name: "stop mysqld", Do: func(context.Context, *rand.Rand) (string, func(context.Context) error, error) {
 			pid := s.p.Pid
 			return "", func(context.Context) error { return send(syscall.SIGCONT, pid) }, send(syscall.SIGSTOP, pid)
 		}},

@@ -109,9 +109,7 @@ func New(opt Options) *Committer {
 	if opt.RetryInterval <= 0 {
 		opt.RetryInterval = 200 * time.Microsecond
 	}
-	c := &Committer{opt: opt}
-	c.jobs.init()
-	return c
+	return &Committer{opt: opt}
 }
 
 // Submit queues a job. It never blocks: what is queued is bounded by the
@@ -148,8 +146,9 @@ func (c *Committer) work(ctx context.Context) error {
 			conn.Close()
 		}
 	}()
+	me := newTaker()
 	for {
-		job, ok := c.jobs.pop()
+		job, ok := c.jobs.pop(me)
 		if !ok {
 			return nil
 		}

@@ -86,6 +86,9 @@ func (c *Config) Deferred() []Key {
 	def := Default()
 	var out []Key
 	for _, k := range Keys() {
+		if k.Name == "group_replication_consistency" && c.Consistency == "EVENTUAL" {
+			continue // which has its effect
+		}
 		if k.Later != "" && c.explicit[k.Name] != "" && c.text(k) != def.text(k) {
 			out = append(out, k)
 		}

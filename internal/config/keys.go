@@ -45,10 +45,12 @@ type Config struct {
 
 	// MemberWeight: How much this member is preferred as the next primary; the
 	// highest weight wins.
-	MemberWeight uint64 `key:"group_replication_member_weight" def:"50" min:"0" max:"100" unit:"points" live:"no"`
+	MemberWeight uint64 `key:"group_replication_member_weight" def:"50" min:"0" max:"100" unit:"points" live:"yes"`
 
-	// Consistency: The consistency level that new sessions start with.
-	Consistency string `key:"group_replication_consistency" def:"BEFORE_ON_PRIMARY_FAILOVER" enum:"EVENTUAL,BEFORE_ON_PRIMARY_FAILOVER,BEFORE,AFTER,BEFORE_AND_AFTER" live:"yes" later:"consistency levels"`
+	// Consistency: The consistency level that new sessions start with. With EVENTUAL
+	// a member that has lost its majority goes on serving reads, which may be old;
+	// with any other they wait there.
+	Consistency string `key:"group_replication_consistency" def:"BEFORE_ON_PRIMARY_FAILOVER" enum:"EVENTUAL,BEFORE_ON_PRIMARY_FAILOVER,BEFORE,AFTER,BEFORE_AND_AFTER" live:"yes" later:"beyond that: consistency levels"`
 
 	// TransactionSizeLimit: The largest transaction the group takes; a bigger
 	// one fails at COMMIT with error 3100 and is rolled back. DDL is not
@@ -219,7 +221,7 @@ type Config struct {
 
 	// ForceMembers: The membership that is forced upon a group without a
 	// majority; never set it in a file.
-	ForceMembers string `key:"group_replication_force_members" live:"yes" later:"forced membership"`
+	ForceMembers string `key:"group_replication_force_members" live:"yes"`
 
 	// GTIDAssignmentBlockSize: How many numbers a member reserves at
 	// a time. Here the ordered log gives numbers without gaps.

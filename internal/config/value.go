@@ -147,6 +147,8 @@ func outOfRange(k Key, s string) error {
 	switch k.Name {
 	case "group_replication_compression_threshold":
 		return bad(k, s, "The value %s is not within the range of accepted values for the option %s!", s, k.Name)
+	case "group_replication_gtid_assignment_block_size": // sic
+		return bad(k, s, "The value %s is not within the range of accepted values for the option %s.The value must be between %d and %d inclusive.", s, k.Name, k.Min, k.Max)
 	case "group_replication_recovery_zstd_compression_level":
 		return bad(k, s, "The value '%s' is invalid for %s option.", s, k.Name)
 	case "group_replication_communication_max_message_size":
@@ -168,7 +170,7 @@ func checkString(k Key, s string) error {
 			return bad(k, s, "The %s is not a valid UUID, its length is too big", k.Name)
 		}
 		if !ValidUUID(s) {
-			return bad(k, s, "The %s '%s' is not a valid UUID", k.Name, s)
+			return bad(k, s, "The %s is not a valid UUID", k.Name)
 		}
 	case "hostport":
 		if !validHostPort(s, false) {

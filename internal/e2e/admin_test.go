@@ -78,6 +78,7 @@ func TestAdministration(t *testing.T) {
 			tableAnswers(t, g, admin)
 		})
 	}
+	surface(t, g)
 	g.check(t)
 }
 

@@ -63,5 +63,6 @@ func TestSuspicion(t *testing.T) {
 	signal(syscall.SIGCONT)
 	g.awaitOnline(t)
 	onAll(t, g, "SELECT COUNT(*) FROM plain.s", "2")
+	g.noStaleReads(t) // and the primary is expelled meanwhile
 	g.check(t)
 }

@@ -47,6 +47,8 @@ type Identity struct {
 	DefaultTableEncryption bool
 	// Port is the TCP port.
 	Port int
+	// RequireSecureTransport refuses clients without TLS that are not on a socket.
+	RequireSecureTransport bool
 }
 
 // minimumVersion has every setting below, xa_detach_on_prepare being the newest.
@@ -57,8 +59,8 @@ func ReadIdentity(ctx context.Context, q Querier) (Identity, error) {
 	var id Identity
 	var encryption sql.NullBool
 	err := q.QueryRowContext(ctx, `SELECT @@GLOBAL.version, @@GLOBAL.server_uuid, @@GLOBAL.server_id,
-		@@GLOBAL.lower_case_table_names, @@GLOBAL.default_table_encryption, @@GLOBAL.port`).
-		Scan(&id.Version, &id.ServerUUID, &id.ServerID, &id.LowerCaseTableNames, &encryption, &id.Port)
+		@@GLOBAL.lower_case_table_names, @@GLOBAL.default_table_encryption, @@GLOBAL.port, @@GLOBAL.require_secure_transport`).
+		Scan(&id.Version, &id.ServerUUID, &id.ServerID, &id.LowerCaseTableNames, &encryption, &id.Port, &id.RequireSecureTransport)
 	if err != nil {
 		return id, fmt.Errorf("read the server's identity: %w", err)
 	}

@@ -72,19 +72,21 @@ func closeOnDone(ctx context.Context, c net.Conn) (release func()) {
 }
 
 // heartbeats sends one now and one every interval until ctx ends or a write
-// fails.
-func (c *conn) heartbeats(ctx context.Context, interval time.Duration, state func() []byte) error {
+// fails, but none while alive, unless nil, says no.
+func (c *conn) heartbeats(ctx context.Context, interval time.Duration, state func() []byte, alive func() bool) error {
 	tick := time.NewTicker(interval)
 	defer tick.Stop()
 	for {
-		err := c.writeFrame(frameHeartbeat, func(b []byte) []byte {
-			if state == nil {
-				return b
+		if alive == nil || alive() {
+			err := c.writeFrame(frameHeartbeat, func(b []byte) []byte {
+				if state == nil {
+					return b
+				}
+				return append(b, state()...)
+			})
+			if err != nil {
+				return err
 			}
-			return append(b, state()...)
-		})
-		if err != nil {
-			return err
 		}
 		select {
 		case <-tick.C:

@@ -73,6 +73,22 @@ func TestContactSilence(t *testing.T) {
 	}
 }
 
+// A process that is to give no sign of life gives none, whoever connects again.
+func TestContactNotAlive(t *testing.T) {
+	var dead atomic.Bool
+	_, target, _ := server(t, func(o *Options) { o.Heartbeat, o.Alive = 10*time.Millisecond, func() bool { return !dead.Load() } })
+	f := follow(t, target, func(o *SubscriberOptions) { o.Timeout, o.Heartbeat = 200*time.Millisecond, 10*time.Millisecond })
+	eventually(t, "up", f.Up)
+	dead.Store(true)
+	// Longer than a connection lasts in silence.
+	eventually(t, "silence", func() bool { return time.Since(contactOf(t, f).Heard) > time.Second })
+	if c := contactOf(t, f); c.Refused {
+		t.Fatalf("%+v", c)
+	}
+	dead.Store(false)
+	eventually(t, "heard again", func() bool { return f.Up() && time.Since(contactOf(t, f).Heard) < time.Second })
+}
+
 // Other errors than a refused connection prove nothing.
 func TestContactOtherErrors(t *testing.T) {
 	_, target, stop := server(t, nil)

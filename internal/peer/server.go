@@ -65,6 +65,9 @@ type Options struct {
 	// State returns a heartbeat's payload, at most MaxFrame/2 bytes; nil: empty.
 	// It must not block.
 	State func() []byte
+	// Alive says whether there is to be a sign of life; nil: always. Without one the
+	// others take this member for dead, though its process answers.
+	Alive func() bool
 	// Handlers are the requests that are answered, by method name.
 	Handlers map[string]Handler
 	// OnNotice is called with what subscribers Notify, in order for each; it must
@@ -196,6 +199,9 @@ func (s *Server) serve(ctx context.Context, nc net.Conn) {
 			return
 		}
 	}
+	if s.o.Alive != nil && !s.o.Alive() {
+		return // an answer would be a sign of life
+	}
 	member, login, err := s.handshake(c)
 	if err != nil {
 		log.Warn().Err(err).Msg("peer channel: connection refused")
@@ -213,7 +219,7 @@ func (s *Server) serve(ctx context.Context, nc net.Conn) {
 	defer closeOnDone(gctx, nc)() // the first goroutine that ends takes the others along
 	sub := s.o.Source.Subscribe()
 	defer sub.Close()
-	g.Go(func() error { return c.heartbeats(gctx, s.o.Heartbeat, s.o.State) })
+	g.Go(func() error { return c.heartbeats(gctx, s.o.Heartbeat, s.o.State, s.o.Alive) })
 	att := attention{idle: s.o.spacing, kick: make(chan struct{}, 1)}
 	g.Go(func() error { return push(gctx, c, sub, &att) })
 	g.Go(func() error { return s.requests(gctx, c, &att) })

@@ -165,7 +165,7 @@ func (s *Subscriber) follow(ctx context.Context, t Target) (up bool, err error) 
 	}
 	g, gctx := errgroup.WithContext(ctx)
 	release := closeOnDone(gctx, c)
-	g.Go(func() error { return c.heartbeats(gctx, s.o.Heartbeat, nil) })
+	g.Go(func() error { return c.heartbeats(gctx, s.o.Heartbeat, nil, nil) })
 	g.Go(func() error { return s.watchTarget(gctx, t) })
 	g.Go(func() error { return l.notices.send(gctx, c) })
 	g.Go(func() error { return s.receive(l) })

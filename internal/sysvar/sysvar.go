@@ -212,13 +212,10 @@ func (v Var) Fixed() error {
 func (v Var) Unchangeable(text string) error {
 	name := v.key.Name
 	switch {
-	case name == "group_replication_force_members":
-		return wire.NewError(4118, "HY000", "The 'SET GLOBAL group_replication_force_members=%s' command encountered a failure. "+
-			"This release cannot force a membership.", text)
 	case strings.HasPrefix(v.key.Later, "nothing"):
 		return Unsupported("SET of %s: it has no meaning in a group of cohort members", name)
 	case v.key.Later != "":
-		return Unsupported("SET of %s: it has no effect before there is: %s", name, v.key.Later)
+		return Unsupported("SET of %s: it has no effect before there is: %s", name, v.key.Needs())
 	}
 	return Unsupported("SET of %s while the member's process runs: SET PERSIST_ONLY, or change its configuration, and start it again", name)
 }

@@ -167,7 +167,7 @@ func (r *Relay) meetClient(ctx context.Context, g *wire.Greeting) (*wire.Handsha
 			return nil, bad(wire.ErrSequence)
 		}
 	}
-	if r.acc.opt.RequireTLS && !r.Client.Secure() {
+	if need := r.acc.opt.RequireTLS; need != nil && need() && !r.Client.Secure() {
 		return nil, errors.Join(clientErr(errors.New("TLS is required")), r.tell(wire.NewError(errSecureTransport, "HY000",
 			"Connections using insecure transport are prohibited while --require_secure_transport=ON.")))
 	}

@@ -69,7 +69,7 @@ func testRequireSSL(t *testing.T, s *mysqldtest.Server) {
 		nb.Close()
 	}
 	s.SQL(t, "SET GLOBAL require_secure_transport = OFF")
-	p = startPassthrough(t, "tcp", Options{ClientTLS: testTLS(t), RequireTLS: true}, dialTo("unix", s.Socket))
+	p = startPassthrough(t, "tcp", Options{ClientTLS: testTLS(t), RequireTLS: func() bool { return true }}, dialTo("unix", s.Socket))
 	if err := dial(p, "csha", "secret one", nil); wire.ErrorCode(err) != 3159 {
 		t.Error(err)
 	}

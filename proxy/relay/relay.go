@@ -40,9 +40,10 @@ type Options struct {
 	// itself came over TLS, so that accounts with REQUIRE SSL are answered as
 	// mysqld would answer them. nil never uses TLS there.
 	BackendTLS *tls.Config
-	// RequireTLS refuses clients without TLS that are not on a Unix socket. The
-	// server's own require_secure_transport cannot see how the client came.
-	RequireTLS bool
+	// RequireTLS says whether clients without TLS that are not on a Unix socket are
+	// refused, nil that they are not. The server's own require_secure_transport
+	// cannot see how the client came.
+	RequireTLS func() bool
 	// RSAKey lets clients without TLS send their password; made if nil.
 	RSAKey *rsa.PrivateKey
 	// Compression offers zlib and zstd on the client leg.

@@ -27,6 +27,7 @@ type options struct {
 	net, disks     bool
 	program, dir   string
 	faults         string
+	total          int
 }
 
 func run(ctx context.Context, logger zerolog.Logger) error {
@@ -37,11 +38,13 @@ func run(ctx context.Context, logger zerolog.Logger) error {
 	flag.IntVar(&p.First, "first", 1, "number of the first round")
 	flag.IntVar(&p.Rounds, "rounds", 20, "rounds, each with its own tables and checks")
 	flag.IntVar(&p.Faults, "faults", 10, "faults in a round")
+	flag.IntVar(&o.total, "faults-total", 0, "as many rounds as it takes to do this many faults (default: see -rounds)")
 	flag.DurationVar(&p.Hold, "hold", 6*time.Second, "longest time that a fault lasts by itself")
 	flag.DurationVar(&p.Apart, "apart", 3*time.Second, "longest time to the next fault")
 	flag.DurationVar(&p.Patience, "patience", 3*time.Minute, "for everything to work again after the faults")
-	flag.StringVar(&o.faults, "only", "", "names of faults, separated by commas (default: all)")
+	flag.StringVar(&o.faults, "only", "", "names of faults, separated by commas (default: all but leave)")
 	flag.StringVar(&workloads, "workloads", "", "append, bank, fork, session, register (default: all)")
+	flag.BoolVar(&p.Before, "before", false, "half of the sessions of register read under group_replication_consistency=BEFORE, which must be linearizable")
 	flag.IntVar(&o.members, "members", 3, "size of the group")
 	flag.BoolVar(&o.control, "control", false, "a single mysqld instead of a group")
 	flag.BoolVar(&o.net, "net", true, "networks of the members' own, where permitted")
@@ -55,6 +58,9 @@ func run(ctx context.Context, logger zerolog.Logger) error {
 	}
 	if p.Seed == 0 {
 		p.Seed = rand.Uint64N(1e9) + 1
+	}
+	if p.Rounds < 1 || p.Faults < 1 || o.total < 0 {
+		return errors.New("-rounds and -faults are 1 at least, -faults-total is not negative")
 	}
 	p.Only, p.Workloads = list(o.faults), list(workloads)
 	if o.dir == "" {
@@ -106,6 +112,14 @@ func start(ctx context.Context, o options, dir string) (battery.System, error) {
 	return g, nil
 }
 
+// more says whether round n is to be done after struck faults.
+func more(p battery.Plan, o options, n, struck int) bool {
+	if o.total > 0 {
+		return struck < o.total
+	}
+	return n < p.First+p.Rounds
+}
+
 // rounds does them on one group. One that a finding leaves behind is replaced.
 func rounds(ctx context.Context, p battery.Plan, o options) (all []*battery.Round, err error) {
 	var s battery.System
@@ -119,7 +133,8 @@ func rounds(ctx context.Context, p battery.Plan, o options) (all []*battery.Roun
 		s = nil
 	}
 	defer end()
-	for n := p.First; n < p.First+p.Rounds; n++ {
+	// A round does fewer faults than asked for only where it is interrupted.
+	for n, struck := p.First, 0; more(p, o, n, struck); n++ {
 		if s == nil {
 			if s, err = start(ctx, o, filepath.Join(o.dir, fmt.Sprintf("from-%d", n))); err != nil {
 				return all, err
@@ -130,7 +145,8 @@ func rounds(ctx context.Context, p battery.Plan, o options) (all []*battery.Roun
 			return all, err
 		}
 		all = append(all, r)
-		p.Logger.Info().Int("round", n).Int("faults", len(r.Struck)).Dur("took", r.Took).Int("findings", len(r.Findings)).Msg("round")
+		struck += len(r.Struck)
+		p.Logger.Info().Int("round", n).Int("faults", len(r.Struck)).Int("faults_so_far", struck).Dur("took", r.Took).Int("findings", len(r.Findings)).Msg("round")
 		if len(r.Findings) == 0 {
 			continue
 		}
@@ -160,6 +176,9 @@ func replay(p battery.Plan, o options, n int) string {
 	}
 	if len(p.Workloads) > 0 {
 		args += " -workloads " + strings.Join(p.Workloads, ",")
+	}
+	if p.Before {
+		args += " -before"
 	}
 	if o.control {
 		args += " -control"
