@@ -9,7 +9,7 @@ cd "$(dirname "$0")/.."
 
 need=$((12 << 20)) # KiB: files take up to 5 GiB, mysqlds the rest
 memory=/dev/shm
-dir=$memory/cohort-test-$(id -u)
+dir=$memory/cohort-$(id -u) # short: sockets are below it
 
 # free_kib prints how much memory is free, or only caches files; a container may
 # have less than its machine.
@@ -54,4 +54,5 @@ sweep
 flock -s 9
 trap sweep EXIT
 unset GOTMPDIR
-TMPDIR=$dir "$@" 9>&-
+# In one piece: bash reads a script as it goes, and this one may be replaced.
+{ TMPDIR=$dir "$@" 9>&-; exit; }

@@ -71,8 +71,13 @@ func TestChild(t *testing.T) {
 }
 
 func TestAServerDiesWithItsTestProcess(t *testing.T) {
+	dir, err := os.MkdirTemp("", "") // where long paths are shortened has a short one
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer os.RemoveAll(dir)
 	cmd := exec.CommandContext(t.Context(), os.Args[0], "-test.run=^TestChild$")
-	cmd.Env = append(os.Environ(), childEnv+"=1", "TMPDIR="+t.TempDir())
+	cmd.Env = append(os.Environ(), childEnv+"=1", "TMPDIR="+dir)
 	out, err := cmd.StdoutPipe()
 	if err != nil {
 		t.Fatal(err)
