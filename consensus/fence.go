@@ -10,8 +10,6 @@ import (
 
 	"github.com/lni/dragonboat/v4"
 	"github.com/lni/dragonboat/v4/raftio"
-
-	"cohort/consensus/state"
 )
 
 // A fence is a promise of this member to take part in one forced membership: the
@@ -190,12 +188,3 @@ func (n *Node) complete(f *fence, c *closedLog) error {
 // Fenced reports whether a forced membership that this member agreed to is not
 // complete: its log is closed, and forcing one again is the way out.
 func (n *Node) Fenced() bool { return n.fence.Load() != nil }
-
-// places of the state's item.
-func (f *fence) places() []state.Place {
-	out := make([]state.Place, len(f.Members))
-	for i, p := range f.Members {
-		out[i] = state.Place{Member: p.Member, Replica: p.Replica}
-	}
-	return out
-}

@@ -194,7 +194,7 @@ func (f *fakeLogDB) SaveRaftState(u []raftpb.Update, _ uint64) error {
 
 func TestLogDBRepeatsTheState(t *testing.T) {
 	f := &fakeLogDB{}
-	l := &logDB{ILogDB: f, last: make(map[raftio.NodeInfo]raftpb.State)}
+	l := &logDB{ILogDB: f, live: &liveness{}, last: make(map[raftio.NodeInfo]raftpb.State)}
 	st := raftpb.State{Term: 2, Vote: 1, Commit: 5}
 	save := func(u raftpb.Update) {
 		u.ShardID, u.ReplicaID = 1, 1
