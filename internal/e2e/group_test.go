@@ -148,6 +148,7 @@ func sharedGroup(t *testing.T) *group {
 		t.Fatal(err)
 	}
 	execAll(t, app, append(drop, "CREATE DATABASE plain")...)
+	_ = app.Close() // a member serves 1000 clients, which TestIdleConnections needs
 	return g
 }
 
