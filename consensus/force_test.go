@@ -12,6 +12,7 @@ import (
 	"time"
 
 	"cohort/consensus/state"
+	"cohort/internal/binlog/groupbinlog"
 )
 
 // cuts says who takes nothing from whom; it is the tests' partition.
@@ -412,4 +413,56 @@ func TestStrangers(t *testing.T) {
 			t.Errorf("%v and %v", c.a, c.b)
 		}
 	}
+}
+
+// Who went on without a majority's transactions, but with entries of its own, has a
+// beginning of the group's data and not of its log: it is brought everything again.
+func TestForceForgets(t *testing.T) {
+	var x cuts
+	c := newEntered(t, 3, x.tweak)
+	one, two, three := c.members[0], c.members[1], c.members[2]
+	c.voters(one, c.members...)
+	for i := range 5 {
+		c.write(one, fmt.Sprint("before", i))
+	}
+	c.settle()
+	x.between([]uint64{1, 2}, []uint64{3}, true)
+	c.eventually("three to be without a leader", func() bool { return three.node.LeaderID() == 0 })
+	// Its numbers are those of the other side's log from here on.
+	index := three.node.Applied()
+	for range 3 {
+		if err := one.node.Watermark(c.ctx(), Watermark{Applied: 5, Stable: 5, Low: 5}); err != nil {
+			t.Fatal(err)
+		}
+	}
+	two.waitApplied(t, index+3)
+	c.mustForce(three)
+	c.write(three, "after")
+	for _, m := range []*testMember{one, two} {
+		c.close(m) // with a checkpoint: it knows how far it was
+	}
+	x.between([]uint64{1, 2}, []uint64{3}, false)
+	for _, m := range []*testMember{one, two} {
+		c.open(m)
+		if m.node.host.Load() != nil || m.node.LastN() != 5 || m.node.Applied() < index+3 {
+			t.Fatalf("member %d runs: %v, at transaction %d, entry %d", m.id, m.node.host.Load(), m.node.LastN(), m.node.Applied())
+		}
+	}
+	for _, m := range []*testMember{one, two} {
+		c.enter(m)
+	}
+	c.write(three, "together")
+	c.same()
+	for _, m := range []*testMember{one, two} {
+		if n := len(m.store.(*memStore).snapshot()); n != 7 {
+			t.Errorf("member %d has %d rows", m.id, n)
+		}
+	}
+	// A crash in the middle of forgetting leaves nothing, which is a beginning too.
+	c.close(two)
+	if err := storeCheckpoint(two.dir, encodeCheckpoint(state.New(), groupbinlog.Position{})); err != nil {
+		t.Fatal(err)
+	}
+	c.open(two)
+	c.same()
 }

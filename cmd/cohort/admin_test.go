@@ -180,7 +180,10 @@ func (w *weighed) SetWeight(_ context.Context, n uint64) error {
 type held struct {
 	policy    recovery.Policy
 	rejoining bool
+	commanded bool // START or STOP is being carried out
 }
+
+func (h *held) Commanded() bool { return h.commanded }
 
 func (h *held) Rejoining() bool { return h.rejoining }
 
@@ -255,6 +258,11 @@ func TestSetVariables(t *testing.T) {
 	h.rejoining = true
 	if got := set("SUPER", proxy.Assignment{Scope: "GLOBAL", Name: "group_replication_autorejoin_tries", Value: num("1")}); !strings.HasPrefix(got, "3916 ") {
 		t.Error(got)
+	}
+	h.commanded = true
+	expel := proxy.Assignment{Scope: "GLOBAL", Name: "group_replication_member_expel_timeout", Value: num("9")}
+	if got := set("SUPER", expel); got != "3724 This option cannot be set while START or STOP GROUP_REPLICATION is ongoing." || h.policy.ExpelTimeout != 7*time.Second {
+		t.Errorf("%s, %+v", got, h.policy)
 	}
 	s.life = nil
 	if got := set("SUPER", weight("GLOBAL", "71")); got == "" {

@@ -16,7 +16,7 @@ import (
 	"cohort/proxy"
 )
 
-// persistAdmin are the privileges of which both are needed for SET PERSIST_ONLY.
+// persistAdmin is needed for SET PERSIST_ONLY besides one of variablesAdmin.
 const persistAdmin = "PERSIST_RO_VARIABLES_ADMIN"
 
 // usePersisted has cfg take what SET PERSIST stored, which overrides all other sources
@@ -37,6 +37,9 @@ func usePersisted(cfg *config.Config, store *persist.Store, log zerolog.Logger) 
 		log.Info().Msg("set by SET PERSIST")
 	}
 }
+
+// commander may be carrying out a START or STOP.
+type commander interface{ Commanded() bool }
 
 // setting is a checked assignment.
 type setting struct {
@@ -91,7 +94,7 @@ func (s *statusSource) check(ctx context.Context, who proxy.SessionInfo, a proxy
 		return x, wire.NewError(1238, "HY000", "Variable '%s' is a non persistent variable", a.Name)
 	}
 	only := a.Scope == "PERSIST_ONLY"
-	if !only && a.Scope != "SESSION" && s.member != nil && s.member.Commanded() {
+	if c, ok := s.life.(commander); ok && !only && a.Scope != "SESSION" && c.Commanded() {
 		return x, wire.NewError(3724, "HY000", "This option cannot be set while START or STOP GROUP_REPLICATION is ongoing.")
 	}
 	x.text, err = v.Check(a.Value)

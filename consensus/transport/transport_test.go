@@ -348,18 +348,26 @@ func TestClosedAndCalls(t *testing.T) {
 	}
 	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
 	defer cancel()
-	c, err := a.Call(ctx, closed.addr)
-	if err != nil {
-		t.Fatal(err)
+	echo := func(from, to *member) {
+		t.Helper()
+		c, err := from.Call(ctx, to.addr)
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer c.Close()
+		want := bytes.Repeat([]byte("echo"), 1<<18)
+		go func() { _, _ = c.Write(want) }() // ends with c
+		got := make([]byte, len(want))
+		if _, err := io.ReadFull(c, got); err != nil || !bytes.Equal(got, want) {
+			t.Errorf("%v", err)
+		}
 	}
-	defer c.Close()
-	buf := make([]byte, 4)
-	if _, err := c.Write([]byte("echo")); err != nil {
-		t.Fatal(err)
+	echo(a, closed)
+	tls := func(o *Options) {
+		o.TLS = required(t)
+		o.Called = func(_ context.Context, c net.Conn) { _, _ = io.Copy(c, c) }
 	}
-	if _, err := io.ReadFull(c, buf); err != nil || string(buf) != "echo" {
-		t.Errorf("%q, %v", buf, err)
-	}
+	echo(newMember(t, 3, tls), newMember(t, 4, tls))
 	if c, err := closed.Call(ctx, a.addr); !errors.Is(err, ErrRefused) {
 		t.Errorf("who takes no calls: %v, %v", c, err)
 	}

@@ -3,6 +3,7 @@ package battery
 import (
 	"errors"
 	"fmt"
+	"strings"
 	"time"
 
 	"cohort/internal/loadgen"
@@ -31,7 +32,8 @@ type Call struct {
 }
 
 // refusals promise that nothing was written: a deadlock or a lost transaction,
-// too large a transaction, a lost certification.
+// too large a transaction, a lost certification. 3100 is also the answer where a member
+// has left the group, and then it says that the outcome is unknown.
 var refusals = map[uint16]bool{1213: true, 3100: true, 3101: true}
 
 // outcomeOf judges the answer to the statement that commits.
@@ -40,7 +42,7 @@ func outcomeOf(err error) Outcome {
 	switch {
 	case err == nil:
 		return OK
-	case errors.As(err, &se) && refusals[se.Number]:
+	case errors.As(err, &se) && refusals[se.Number] && !strings.Contains(se.Message, "unknown"):
 		return Fail
 	default:
 		return Unknown
