@@ -2,6 +2,7 @@ package consensus
 
 import (
 	"errors"
+	"math"
 	"os"
 	"path/filepath"
 	"testing"
@@ -213,6 +214,38 @@ func TestLogDBRepeatsTheState(t *testing.T) {
 	}
 	if f.saved[0].State != (raftpb.State{}) || f.saved[2].State != st || f.saved[3].State.Commit != 6 {
 		t.Fatalf("%+v", f.saved)
+	}
+}
+
+// IterateEntries returns one entry of 1 MiB after the other until they are more
+// than maxSize, as tan does.
+func (f *fakeLogDB) IterateEntries(ents []raftpb.Entry, size, _, _, low, high, maxSize uint64) ([]raftpb.Entry, uint64, error) {
+	for i := low; i < high && size <= maxSize; i++ {
+		ents, size = append(ents, raftpb.Entry{Index: i}), size+1<<20
+	}
+	return ents, size, nil
+}
+
+// Dragonboat gets a part of what it asks for, and takes it for what is more than it
+// asked for; where it wants all, it gets all.
+func TestLogDBReadsLittleAtOnce(t *testing.T) {
+	l := &logDB{ILogDB: &fakeLogDB{}}
+	for _, c := range []struct {
+		n, maxSize uint64
+		want       int
+		more       bool
+	}{
+		{n: 100, maxSize: 64 << 20, want: 5, more: true},
+		{n: 5, maxSize: 64 << 20, want: 5},
+		{n: 4, maxSize: 64 << 20, want: 4},
+		{n: 100, maxSize: 2 << 20, want: 3, more: true},
+		{n: 100, maxSize: 0, want: 1, more: true},
+		{n: 100, maxSize: math.MaxUint64, want: 100},
+	} {
+		es, size, err := l.IterateEntries(nil, 0, 1, 1, 10, 10+c.n, c.maxSize)
+		if err != nil || len(es) != c.want || size > c.maxSize != c.more {
+			t.Errorf("%d of at most %d bytes: %d entries, %d bytes, %v", c.n, c.maxSize, len(es), size, err)
+		}
 	}
 }
 

@@ -1,6 +1,7 @@
 package consensus
 
 import (
+	"math"
 	"sync"
 
 	"github.com/lni/dragonboat/v4/config"
@@ -100,6 +101,27 @@ func (l *logDB) save(updates []raftpb.Update, shard uint64) error {
 		l.scratch[i] = raftpb.Update{} // do not hold on to entries
 	}
 	return nil
+}
+
+// readBound is how many bytes of entries dragonboat gets at once. It asks for 64 MB
+// to answer each heartbeat of a replica that is behind, and builds the answers to
+// all that came while its step goroutine stood still before it sends the first: a
+// leader whose disk stalled for seconds took gigabytes. Replicas fetch in turn what
+// is left out.
+const readBound = 4 << 20
+
+// IterateEntries reads entries for dragonboat. Fewer than it asked for are right
+// only when they are larger than maxSize together, so that is what it is told.
+func (l *logDB) IterateEntries(ents []raftpb.Entry, size, shard, replica, low, high, maxSize uint64) ([]raftpb.Entry, uint64, error) {
+	if maxSize <= readBound || maxSize == math.MaxUint64 {
+		return l.ILogDB.IterateEntries(ents, size, shard, replica, low, high, maxSize)
+	}
+	had := len(ents)
+	ents, size, err := l.ILogDB.IterateEntries(ents, size, shard, replica, low, high, readBound)
+	if err == nil && size > readBound && uint64(len(ents)-had) < high-low {
+		size = max(size, maxSize+1)
+	}
+	return ents, size, err
 }
 
 func (l *logDB) ReadRaftState(shard, replica, lastIndex uint64) (raftio.RaftState, error) {
