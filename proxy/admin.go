@@ -291,8 +291,9 @@ func (s *session) evaluateOnServer(ctx context.Context, expr []byte) (Value, err
 	return Value{Kind: sysvar.String, Text: string(v)}, nil
 }
 
-// resetPersist handles RESET PERSIST of the group's variables. Without a variable it
-// is about mysqld's, too.
+// resetPersist handles RESET PERSIST of the group's variables, and refuses that of
+// what the member has persisted (DESIGN §8): a mysqld whose member is dead must not
+// come up writable, or replicating.
 func (s *session) resetPersist(ctx context.Context, q *stmt) (done bool, err error) {
 	words := upperWords(q.text, s.mode)
 	if words[0] != "RESET" || word(words, 1) != "PERSIST" {
@@ -302,6 +303,12 @@ func (s *session) resetPersist(ctx context.Context, q *stmt) (done bool, err err
 	if len(words) > 2 {
 		a.Reset = strings.ToLower(strings.Trim(words[len(words)-1], "`"))
 		a.IfExists = word(words, 2) == "IF"
+	}
+	switch a.Reset {
+	case "", "super_read_only", "skip_replica_start":
+		return true, s.refuse(q, wire.NewError(erUnknown, "HY000",
+			"The member needs super_read_only and skip_replica_start persisted: name another variable that is to be reset"))
+	default:
 		if !strings.HasPrefix(a.Reset, sysvar.Prefix) {
 			return false, nil
 		}

@@ -104,8 +104,7 @@ type AdminStatement struct {
 	Set []Assignment
 	// User and Password are options of StartGroup, nil where they are not given.
 	User, Password *string
-	// Reset is the variable that RESET PERSIST names, "" for all; IfExists: it need
-	// not be there.
+	// Reset is the variable that RESET PERSIST names; IfExists: it need not be there.
 	Reset    string
 	IfExists bool
 	// Warn notes a warning for the client.

@@ -146,13 +146,10 @@ func (s *statusSource) maySet(who proxy.SessionInfo, a proxy.Assignment, v sysva
 	return nil
 }
 
-// resetPersisted is RESET PERSIST. Without a variable mysqld has the statement, too.
+// resetPersisted is RESET PERSIST of a variable.
 func (s *statusSource) resetPersisted(who proxy.SessionInfo, st proxy.AdminStatement) (done bool, err error) {
 	if err := need(who, variablesAdmin); err != nil {
 		return true, err
-	}
-	if st.Reset == "" {
-		return false, s.persisted.Clear()
 	}
 	found, err := s.persisted.Remove(st.Reset)
 	if err != nil || found {

@@ -64,6 +64,8 @@ func surfaceRows(g *group, m cluster.Member, version string) [][2]string {
 		// §16: what is stored.
 		{"RESET PERSIST " + weight, "3615 (HY000) Variable " + weight + " does not exist in persisted config file"},
 		{"RESET PERSIST IF EXISTS " + weight, ""},
+		{"RESET PERSIST", "1105 (HY000) The member needs super_read_only and skip_replica_start persisted: name another variable that is to be reset"},
+		{"RESET PERSIST IF EXISTS Super_Read_Only", "1105 (HY000) The member needs super_read_only and skip_replica_start persisted: name another variable that is to be reset"},
 		{"SHOW COUNT(*) WARNINGS", "1"},
 		{"SET PERSIST " + weight + " = 60", ""},
 		{"SET PERSIST_ONLY " + weight + " = 61", ""},

@@ -59,9 +59,6 @@ func (s *Store) Remove(name string) (found bool, err error) {
 	return found, err
 }
 
-// Clear forgets all.
-func (s *Store) Clear() error { return s.change(func(all map[string]string) { clear(all) }) }
-
 func (s *Store) change(f func(map[string]string)) error {
 	s.mu.Lock()
 	defer s.mu.Unlock()

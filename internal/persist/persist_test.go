@@ -35,12 +35,6 @@ func TestStore(t *testing.T) {
 	if got := open().All(); len(got) != 1 {
 		t.Errorf("%v", got)
 	}
-	if err := s.Clear(); err != nil {
-		t.Fatal(err)
-	}
-	if got := open().All(); len(got) != 0 {
-		t.Errorf("%v", got)
-	}
 	if err := os.WriteFile(filepath.Join(dir, FileName), []byte("{"), 0o600); err != nil {
 		t.Fatal(err)
 	}
