@@ -89,6 +89,9 @@ func TestStandsStillAtCommit(t *testing.T) {
 		c.expect("1", "SELECT a FROM here")
 		c.must("BEGIN", fmt.Sprintf("INSERT INTO t VALUES (%d, 'tx')", i+1))
 		g.pair.expected.Store(0)
+		g.pair.mu.Lock()
+		g.pair.hold = true // the verdict comes with the move
+		g.pair.mu.Unlock()
 		g.freeze(t)
 		c.send(wire.ComQuery, []byte("COMMIT"))
 		eventually(t, "COMMIT asks for its verdict", func() bool { return g.pair.expected.Load() > 0 })
