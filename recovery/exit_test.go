@@ -185,6 +185,24 @@ func TestMajorityLostWithoutTimeout(t *testing.T) {
 	g.equal()
 }
 
+// A weight that no majority orders does not keep a member from its end.
+func TestEndWithAWeightThatIsNotOrdered(t *testing.T) {
+	g := exiting(t, 1, 2, Policy{AutorejoinTries: 0, ExitAction: ExitAbort}, defaultTiming)
+	m := g.all[0]
+	g.loseQuorum()
+	ctx, cancel := context.WithTimeout(g.ctx(), 100*time.Millisecond)
+	defer cancel()
+	if err := m.member.SetWeight(ctx, 70); err != nil {
+		t.Fatal(err)
+	}
+	m.cancel()
+	select {
+	case <-m.done:
+	case <-g.ctx().Done():
+		t.Error("the member does not end")
+	}
+}
+
 // An expelled member that may not rejoin takes its exit action: ABORT_SERVER
 // ends its mysqld and its process.
 func TestExpelledAborts(t *testing.T) {

@@ -58,8 +58,9 @@ func (l *life) followWeight(ctx context.Context) error {
 	for {
 		me, _ := m.opt.Node.View().Member(m.opt.ReplicaID)
 		if w := m.weight.Load(); me.Incarnation == l.incarnation && me.Info.Weight != w {
-			if err := m.opt.Node.SetWeight(ctx, w); err != nil && ctx.Err() == nil {
+			if err := m.opt.Node.SetWeight(ctx, w); err != nil {
 				l.log.Debug().Err(err).Msg("this member's weight is not ordered")
+				// Without a majority there is none before ctx ends.
 				if errors.Is(err, consensus.ErrFenced) || pause(ctx, time.Second) != nil {
 					return nil
 				}
