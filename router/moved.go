@@ -24,10 +24,7 @@ func (r *Router) SetOpen(epoch uint64) {
 	if r.open.Swap(epoch) == epoch {
 		return
 	}
-	r.mu.Lock()
-	defer r.mu.Unlock()
-	close(r.changed)
-	r.changed = make(chan struct{})
+	r.announce(false)
 }
 
 // SetPlace says where sessions run from now on; those elsewhere have to move.
@@ -35,10 +32,7 @@ func (r *Router) SetPlace(p Place) {
 	if Place(r.place.Swap(int32(p))) == p {
 		return
 	}
-	r.mu.Lock()
-	defer r.mu.Unlock()
-	close(r.changed)
-	r.changed = make(chan struct{})
+	r.announce(false)
 }
 
 // SetAdrift says whether sessions have nowhere to run because the group is out of
@@ -51,10 +45,7 @@ func (r *Router) SetAdrift(adrift bool) {
 	if !r.place.CompareAndSwap(int32(from), int32(to)) {
 		return
 	}
-	r.mu.Lock()
-	defer r.mu.Unlock()
-	close(r.changed)
-	r.changed = make(chan struct{})
+	r.announce(false)
 }
 
 // Adrift reports whether sessions run here only to administer the group. What the
