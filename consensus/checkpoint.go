@@ -11,6 +11,7 @@ import (
 
 	"cohort/consensus/state"
 	"cohort/internal/binlog/groupbinlog"
+	"cohort/internal/durable"
 )
 
 // A checkpoint is one file, replaced as a whole: magic, version, the position
@@ -85,30 +86,9 @@ func loadCheckpoint(dir string) (*state.State, groupbinlog.Position, error) {
 
 // storeCheckpoint replaces the checkpoint so that a crash leaves the old one or
 // the new one.
-func storeCheckpoint(dir string, b []byte) (err error) {
-	path := filepath.Join(dir, checkpointName)
-	f, err := os.OpenFile(path+".new", os.O_WRONLY|os.O_CREATE|os.O_TRUNC, 0o640)
-	if err != nil {
+func storeCheckpoint(dir string, b []byte) error {
+	if err := durable.WriteFile(filepath.Join(dir, checkpointName), b, 0o640); err != nil {
 		return fmt.Errorf("checkpoint: %w", err)
-	}
-	_, err = f.Write(b)
-	err = errors.Join(err, f.Sync(), f.Close())
-	if err != nil {
-		return fmt.Errorf("checkpoint: %w", err)
-	}
-	if err := os.Rename(path+".new", path); err != nil {
-		return fmt.Errorf("checkpoint: %w", err)
-	}
-	return syncDir(dir)
-}
-
-func syncDir(dir string) error {
-	d, err := os.Open(dir)
-	if err != nil {
-		return fmt.Errorf("sync %s: %w", dir, err)
-	}
-	if err := errors.Join(d.Sync(), d.Close()); err != nil {
-		return fmt.Errorf("sync %s: %w", dir, err)
 	}
 	return nil
 }

@@ -10,6 +10,8 @@ import (
 
 	"github.com/lni/dragonboat/v4"
 	"github.com/lni/dragonboat/v4/raftio"
+
+	"cohort/internal/durable"
 )
 
 // A fence is a promise of this member to take part in one forced membership: the
@@ -61,7 +63,7 @@ func removeFence(dir string) error {
 	if err := os.Remove(filepath.Join(dir, fenceName)); err != nil && !errors.Is(err, fs.ErrNotExist) {
 		return fmt.Errorf("%s: %w", fenceName, err)
 	}
-	return syncDir(dir)
+	return durable.SyncDir(dir)
 }
 
 // storeJSON replaces a file so that a crash leaves the old one or the new one.
@@ -70,19 +72,10 @@ func storeJSON(dir, name string, v any) error {
 	if err != nil {
 		return fmt.Errorf("%s: %w", name, err)
 	}
-	path := filepath.Join(dir, name)
-	f, err := os.OpenFile(path+".new", os.O_WRONLY|os.O_CREATE|os.O_TRUNC, 0o640)
-	if err != nil {
+	if err := durable.WriteFile(filepath.Join(dir, name), append(b, '\n'), 0o640); err != nil {
 		return fmt.Errorf("%s: %w", name, err)
 	}
-	_, err = f.Write(append(b, '\n'))
-	if err := errors.Join(err, f.Sync(), f.Close()); err != nil {
-		return fmt.Errorf("%s: %w", name, err)
-	}
-	if err := os.Rename(path+".new", path); err != nil {
-		return fmt.Errorf("%s: %w", name, err)
-	}
-	return syncDir(dir)
+	return nil
 }
 
 // closedLog is a log whose replica does not run.

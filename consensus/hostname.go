@@ -9,6 +9,8 @@ import (
 	"path/filepath"
 
 	"github.com/lni/dragonboat/v4/raftpb"
+
+	"cohort/internal/durable"
 )
 
 const flagFile = "dragonboat.ds"
@@ -50,7 +52,7 @@ func adoptHostname(dir string) error {
 	if err := os.Rename(filepath.Join(dir, old), filepath.Join(dir, host)); err != nil {
 		return err
 	}
-	return syncDir(dir)
+	return durable.SyncDir(dir)
 }
 
 // renameInFlag rewrites dragonboat's flag file: the last 8 bytes of the MD5 of
@@ -76,16 +78,5 @@ func renameInFlag(path, host string) error {
 		return err
 	}
 	sum := md5.Sum(data)
-	f, err := os.OpenFile(path+".new", os.O_WRONLY|os.O_CREATE|os.O_TRUNC, 0o640)
-	if err != nil {
-		return err
-	}
-	_, err = f.Write(append(sum[8:16:16], data...))
-	if err := errors.Join(err, f.Sync(), f.Close()); err != nil {
-		return err
-	}
-	if err := os.Rename(path+".new", path); err != nil {
-		return err
-	}
-	return syncDir(filepath.Dir(path))
+	return durable.WriteFile(path, append(sum[8:16:16], data...), 0o640)
 }

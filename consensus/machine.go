@@ -15,6 +15,7 @@ import (
 	"cohort/consensus/state"
 	"cohort/internal/binlog"
 	"cohort/internal/binlog/groupbinlog"
+	"cohort/internal/durable"
 )
 
 // machine is dragonboat's view of the group state machine
@@ -191,7 +192,7 @@ func (m *machine) checkpoint() error {
 			}
 		}
 		if len(live) > 0 {
-			if err := syncDir(m.spool.dir); err != nil {
+			if err := durable.SyncDir(m.spool.dir); err != nil {
 				return err
 			}
 		}

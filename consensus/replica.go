@@ -21,6 +21,7 @@ import (
 
 	"cohort/consensus/state"
 	"cohort/consensus/transport"
+	"cohort/internal/durable"
 )
 
 // host is one replica of the log at work here. A member has one after the other,
@@ -148,7 +149,7 @@ func removeLog(dir string) error {
 	if err := os.RemoveAll(filepath.Join(dir, "raft")); err != nil {
 		return err
 	}
-	return syncDir(dir)
+	return durable.SyncDir(dir)
 }
 
 // static reports whether the log was begun by several members at once.

@@ -10,6 +10,7 @@ import (
 	"sync"
 
 	"cohort/internal/binlog/capture"
+	"cohort/internal/durable"
 )
 
 // checkpoint is the place in the local mysqld's binary log before which every
@@ -52,36 +53,10 @@ func (c checkpoint) save(dir string) error {
 	if err != nil {
 		return fmt.Errorf("recovery: encode the capture checkpoint: %w", err)
 	}
-	if err := writeFileDurably(filepath.Join(dir, checkpointFile), b, 0o600); err != nil {
+	if err := durable.WriteFile(filepath.Join(dir, checkpointFile), b, 0o600); err != nil {
 		return fmt.Errorf("recovery: write the capture checkpoint: %w", err)
 	}
 	return nil
-}
-
-func writeFileDurably(path string, b []byte, mode os.FileMode) error {
-	tmp := path + ".tmp"
-	f, err := os.OpenFile(tmp, os.O_CREATE|os.O_TRUNC|os.O_WRONLY, mode)
-	if err != nil {
-		return err
-	}
-	if _, err = f.Write(b); err == nil {
-		err = f.Sync()
-	}
-	if cerr := f.Close(); err == nil {
-		err = cerr
-	}
-	if err == nil {
-		err = os.Rename(tmp, path)
-	}
-	if err != nil {
-		return err
-	}
-	d, err := os.Open(filepath.Dir(path))
-	if err != nil {
-		return err
-	}
-	defer d.Close()
-	return d.Sync()
 }
 
 // progress derives the checkpoint from the stream of captured things: it

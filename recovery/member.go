@@ -33,6 +33,7 @@ import (
 	"cohort/internal/binlog/capture"
 	"cohort/internal/binlog/feed"
 	"cohort/internal/binlog/groupbinlog"
+	"cohort/internal/durable"
 	"cohort/internal/grouptls"
 	"cohort/internal/peer"
 	"cohort/router"
@@ -406,7 +407,7 @@ func loadPassword(dir string) (string, error) {
 		return "", fmt.Errorf("recovery: read the account's password: %w", err)
 	}
 	pw := hex.EncodeToString(randomBytes(16)) // CHANGE REPLICATION SOURCE takes 32 characters
-	if err := writeFileDurably(path, []byte(pw+"\n"), 0o600); err != nil {
+	if err := durable.WriteFile(path, []byte(pw+"\n"), 0o600); err != nil {
 		return "", fmt.Errorf("recovery: write the account's password: %w", err)
 	}
 	return pw, nil
@@ -431,7 +432,7 @@ func keepToken(dir, token string) ([]string, error) {
 	earlier := slices.DeleteFunc(strings.Fields(string(b)), func(s string) bool { return len(s) != len(token) })
 	earlier = earlier[max(0, len(earlier)-tokensKept):]
 	text := strings.Join(append(slices.Clone(earlier), token), "\n") + "\n"
-	if err := writeFileDurably(path, []byte(text), 0o600); err != nil {
+	if err := durable.WriteFile(path, []byte(text), 0o600); err != nil {
 		return nil, fmt.Errorf("recovery: write the members' channel's tokens: %w", err)
 	}
 	return earlier, nil

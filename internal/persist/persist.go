@@ -11,6 +11,8 @@ import (
 	"os"
 	"path/filepath"
 	"sync"
+
+	"cohort/internal/durable"
 )
 
 // FileName is the file in the member's directory.
@@ -69,34 +71,11 @@ func (s *Store) change(f func(map[string]string)) error {
 	}
 	b, err := json.MarshalIndent(all, "", "\t")
 	if err == nil {
-		err = write(s.path, append(b, '\n'))
+		err = durable.WriteFile(s.path, append(b, '\n'), 0o600)
 	}
 	if err != nil {
 		return fmt.Errorf("persist: %w", err)
 	}
 	s.all = all
 	return nil
-}
-
-// write replaces a file so that a crash leaves the old or the new one.
-func write(path string, b []byte) error {
-	tmp := path + ".tmp"
-	f, err := os.OpenFile(tmp, os.O_CREATE|os.O_TRUNC|os.O_WRONLY, 0o600)
-	if err != nil {
-		return err
-	}
-	if _, err = f.Write(b); err == nil {
-		err = f.Sync()
-	}
-	if err = errors.Join(err, f.Close()); err != nil {
-		return err
-	}
-	if err := os.Rename(tmp, path); err != nil {
-		return err
-	}
-	d, err := os.Open(filepath.Dir(path))
-	if err != nil {
-		return err
-	}
-	return errors.Join(d.Sync(), d.Close())
 }

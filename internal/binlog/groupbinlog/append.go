@@ -8,6 +8,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"cohort/internal/binlog"
+	"cohort/internal/durable"
 )
 
 // Append adds transaction n, which must be LastN+1, whose body of exactly
@@ -303,19 +304,7 @@ func (s *Store) syncFiles(dirty, syncDir bool, earlier []*os.File, cur *os.File)
 		}
 	}
 	if syncDir {
-		return fsyncDir(s.dir)
-	}
-	return nil
-}
-
-func fsyncDir(dir string) error {
-	d, err := os.Open(dir)
-	if err != nil {
-		return fmt.Errorf("fsync %s: %w", dir, err)
-	}
-	defer d.Close()
-	if err := d.Sync(); err != nil {
-		return fmt.Errorf("fsync %s: %w", dir, err)
+		return durable.SyncDir(s.dir)
 	}
 	return nil
 }

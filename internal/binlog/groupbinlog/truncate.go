@@ -6,6 +6,8 @@ import (
 	"os"
 
 	"golang.org/x/sys/unix"
+
+	"cohort/internal/durable"
 )
 
 // Truncate cuts the store to pos exactly and durably: what lies behind it, and
@@ -89,7 +91,7 @@ func (s *Store) cut(pos Position) error {
 		return errors.Join(err, h.Close())
 	}
 	s.cur = h
-	return fsyncDir(s.dir)
+	return durable.SyncDir(s.dir)
 }
 
 // removeFiles removes every file from number on, latest first.
@@ -133,7 +135,7 @@ func (s *Store) truncateAll() error {
 	if err := s.removeFiles(1); err != nil {
 		return s.fail(fmt.Errorf("truncate: %w", err))
 	}
-	if err := fsyncDir(s.dir); err != nil {
+	if err := durable.SyncDir(s.dir); err != nil {
 		return s.fail(err)
 	}
 	s.adopt(nil, Position{})
@@ -208,7 +210,7 @@ func (s *Store) Purge(uptoN uint64) (int, error) {
 		removed++
 	}
 	if removed > 0 {
-		return removed, fsyncDir(s.dir)
+		return removed, durable.SyncDir(s.dir)
 	}
 	return 0, nil
 }
