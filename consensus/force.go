@@ -379,12 +379,7 @@ func (f *forced) one(ctx context.Context, i int, q forceRequest) (forceReply, er
 		case ctx.Err() != nil || time.Now().After(end) || err != nil && q.Step == stepCheck:
 			return a, fmt.Errorf("%s cannot be reached; start it, or leave it out of the list: %w", p.Address, errors.Join(err, context.Cause(ctx)))
 		}
-		t := time.NewTimer(forcePause)
-		select {
-		case <-t.C:
-		case <-ctx.Done():
-		}
-		t.Stop()
+		_ = pause(ctx, forcePause) // the next attempt fails where ctx is done
 	}
 }
 
@@ -443,12 +438,7 @@ func (f *forced) awaitGroup(ctx context.Context) error {
 		if _, over := v.Fork(f.generation); over || v.Lineage == f.generation {
 			return nil
 		}
-		t := time.NewTimer(forcePause)
-		select {
-		case <-t.C:
-		case <-ctx.Done():
-		}
-		t.Stop()
+		_ = pause(ctx, forcePause) // the next ReadIndex fails where ctx is done
 	}
 }
 

@@ -241,10 +241,15 @@ func (n *Node) stepCheck(ctx context.Context, q *forceRequest, look time.Duratio
 	if err != nil {
 		return no("%s: %v", n.cfg.LocalAddress, err)
 	}
-	if !h.votes() {
-		return no("%s has no vote yet: it has not finished joining", n.cfg.LocalAddress)
+	// A replica that was just started applies its log again.
+	vctx, cancel := context.WithTimeout(ctx, look)
+	defer cancel()
+	for !h.votes() {
+		if pause(vctx, forcePause) != nil {
+			return no("%s has no vote yet: it has not finished joining", n.cfg.LocalAddress)
+		}
 	}
-	ctx, cancel := context.WithTimeout(ctx, look)
+	ctx, cancel = context.WithTimeout(ctx, look)
 	defer cancel()
 	if _, err := n.ReadIndex(ctx); err == nil {
 		return no("%s has contact to a majority of the group", n.cfg.LocalAddress)

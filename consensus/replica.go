@@ -44,10 +44,8 @@ func (h *host) members(ctx context.Context) (*dragonboat.Membership, error) {
 		if err == nil || ctx.Err() != nil || !dragonboat.IsTempError(err) && !errors.Is(err, context.DeadlineExceeded) {
 			return m, err
 		}
-		select {
-		case <-ctx.Done():
+		if pause(ctx, retryLast) != nil {
 			return nil, err
-		case <-time.After(retryLast):
 		}
 	}
 }
