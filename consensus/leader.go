@@ -161,6 +161,24 @@ func (n *Node) doubted(member uint64) bool {
 	return f != nil && (*f)(member)
 }
 
+// SetPatient says which members nobody waits at for what this one orders: they may
+// learn some milliseconds later how far the log is committed, with the next entry.
+// patient is called for most messages to them and must be cheap.
+func (n *Node) SetPatient(patient func(member uint64) bool) { n.patient.Store(&patient) }
+
+func (n *Node) isPatient(address string) bool {
+	f := n.patient.Load()
+	if f == nil {
+		return false
+	}
+	for _, m := range n.View().Members {
+		if m.Address == address {
+			return (*f)(m.ID)
+		}
+	}
+	return false
+}
+
 // follow paces the attempts. Each one may cost a second of writes, and so may each
 // return of leadership from a primary that cannot hold it, because its disk is slow,
 // say. So the pauses grow until it has held it for a while, or is another one.

@@ -2,6 +2,8 @@ package consensus
 
 import (
 	"math"
+	"runtime"
+	"slices"
 	"sync"
 
 	"github.com/lni/dragonboat/v4/config"
@@ -91,6 +93,12 @@ func (l *logDB) save(updates []raftpb.Update, shard uint64) error {
 	if len(l.scratch) == 0 {
 		return nil
 	}
+	if slices.ContainsFunc(l.scratch, replicates) {
+		// The senders' goroutines have the entries by now. They are to be on their way
+		// while this disk writes: an fsync keeps its processor for long, which may be
+		// the only one (cmd/cohort), before the Go runtime takes it away.
+		runtime.Gosched()
+	}
 	if err := l.ILogDB.SaveRaftState(l.scratch, shard); err != nil {
 		return err
 	}
@@ -101,6 +109,11 @@ func (l *logDB) save(updates []raftpb.Update, shard uint64) error {
 		l.scratch[i] = raftpb.Update{} // do not hold on to entries
 	}
 	return nil
+}
+
+// replicates reports whether an update has entries that go to other members too.
+func replicates(u raftpb.Update) bool {
+	return len(u.EntriesToSave) > 0 && len(u.Messages) > 0 && u.Messages[0].Type == raftpb.Replicate
 }
 
 // readBound is how many bytes of entries dragonboat gets at once. It asks for 64 MB

@@ -47,6 +47,7 @@ type Node struct {
 	live     liveness
 	expel    atomic.Int64 // Config.ExpelTimeout at present
 	doubt    atomic.Pointer[func(uint64) bool]
+	patient  atomic.Pointer[func(uint64) bool]
 
 	ctx    context.Context // ends with Close
 	cancel context.CancelFunc

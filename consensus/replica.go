@@ -222,7 +222,8 @@ func (n *Node) openLog(id identity, closed bool) (*dragonboat.NodeHost, raftio.I
 		TLS: cfg.TLS, Allowlist: cfg.Allowlist, Allowed: cfg.Allowed,
 		Address: n.addressOf, Asked: n.answerTo, AskedBy: askMagic[0],
 		Generation: id.Generation, Closed: closed, Called: n.serveCall,
-		Logger: cfg.Logger,
+		Patient: n.isPatient,
+		Logger:  cfg.Logger,
 	})
 	nhc.Expert.TransportFactory = &n.incoming
 	nhc.Expert.Engine = config.EngineConfig{ExecShards: 1, CommitShards: 1, ApplyShards: 1,

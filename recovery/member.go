@@ -192,6 +192,7 @@ func New(opt Options) (*Member, error) {
 		return nil, errors.Join(err, m.peers.Close())
 	}
 	m.opt.Info = opt.Info
+	opt.Node.SetPatient(m.patient)
 	m.feed, err = feed.New(feed.Options{Store: opt.Store, GroupUUID: opt.GroupName, Listen: opt.FeedAddress,
 		ServerUUID: feedUUID(opt.UUID), ServerVersion: opt.ServerVersion,
 		User: AccountName, Password: pw, Failed: opt.Failed, Skip: m.skip, Logger: m.log.With().Str("component", "feed").Logger()})

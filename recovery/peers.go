@@ -64,6 +64,14 @@ func (m *Member) followPeers(ctx context.Context) error {
 	}
 }
 
+// patient reports whether nobody at a member waits for what this one orders: the
+// primary waits for it itself, and who waits at another one says so to the primary.
+func (m *Member) patient(id uint64) bool {
+	v := m.opt.Node.View()
+	o, ok := v.Member(id)
+	return ok && v.Primary == m.opt.ReplicaID && !m.peers.Attended(o.Info.UUID)
+}
+
 func (m *Member) peerTarget(id uint64) (peer.Target, bool) {
 	v, ok := m.opt.Node.View().Member(id)
 	if !ok || v.Replica == 0 || v.Info.PeerAddress == "" {

@@ -307,7 +307,7 @@ func (r *Router) NewXID() string {
 }
 
 // Expect registers interest in the verdict on xid; call it before XA PREPARE
-// is sent.
+// is sent. Where that is on another member, it is told that somebody waits here.
 func (r *Router) Expect(xid string) *Ticket {
 	x, err := ParseXID(xid)
 	if err != nil {
@@ -315,6 +315,7 @@ func (r *Router) Expect(xid string) *Ticket {
 		x.Incarnation = 0
 	}
 	before := r.opt.Log.View()
+	r.Tracker(before.Primary).Announce()
 	t := r.xids.add(&Ticket{key: xid, incarnation: x.Incarnation, primary: before.Primary, epoch: before.Epoch,
 		settle: r.settle, prepared: r.tellPrepared})
 	// What was decided before the ticket was there has to be looked up. The view
@@ -339,6 +340,7 @@ func (r *Router) Expect(xid string) *Ticket {
 // ExpectDirect registers interest in a statement that committed on the primary
 // under a local GTID, whether the log has ordered it yet or not.
 func (r *Router) ExpectDirect(localGTID string) *Ticket {
+	r.Tracker(r.opt.Log.View().Primary).Announce()
 	t := r.directs.add(&Ticket{key: localGTID, settle: r.settle})
 	if o, ok := r.opt.Log.DirectOutcome(localGTID); ok {
 		r.directs.decide(localGTID, decisionOf(o, "", localGTID))

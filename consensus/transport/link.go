@@ -19,8 +19,7 @@ import (
 // and nobody above is told: raft repairs what was lost with the first heartbeat
 // that gets through, dragonboat's breaker only when its pause is over.
 //
-// One goroutine connects and then reads acks. SendMessageBatch is called by one
-// goroutine at a time and writes on it.
+// One goroutine connects and then reads acks. Who holds deferred.mu writes.
 type link struct {
 	t      *Transport
 	target string
@@ -28,7 +27,8 @@ type link struct {
 	cancel context.CancelFunc
 	done   chan struct{} // closed by run
 
-	frame []byte // of SendMessageBatch
+	deferred deferred
+	frame    []byte // of send
 
 	mu      sync.Mutex
 	cur     *outConn      // nil while there is none
@@ -46,6 +46,7 @@ var _ raftio.IConnection = (*link)(nil)
 func newLink(t *Transport, ctx context.Context, target string) (*link, error) {
 	l := &link{t: t, target: target, changed: make(chan struct{}), done: make(chan struct{})}
 	l.ctx, l.cancel = context.WithCancel(ctx)
+	l.deferred.timer = time.AfterFunc(deferFor, l.sendDeferred)
 	stop := context.AfterFunc(t.ctx, l.cancel)
 	if !t.spawn(func() { defer stop(); l.run() }) {
 		l.cancel()
@@ -58,10 +59,13 @@ func newLink(t *Transport, ctx context.Context, target string) (*link, error) {
 func (l *link) Close() {
 	l.cancel()
 	<-l.done
+	l.deferred.mu.Lock() // its timer may be at work
+	defer l.deferred.mu.Unlock()
+	l.deferred.timer.Stop()
 }
 
-// SendMessageBatch implements raftio.IConnection.
-func (l *link) SendMessageBatch(b raftpb.MessageBatch) error {
+// send writes a batch. Needs deferred.mu.
+func (l *link) send(b raftpb.MessageBatch) error {
 	c := l.await()
 	if c == nil {
 		if l.ctx.Err() != nil {

@@ -72,6 +72,10 @@ type Options struct {
 	// no hello and no TLS handshake begins with that. May be nil.
 	Asked   func(context.Context, net.Conn)
 	AskedBy byte
+	// Patient reports whether the member at an address can wait some milliseconds to
+	// learn how far the log is committed, if nothing else is sent to it. It is called
+	// for most messages and must be cheap. nil: none can.
+	Patient func(target string) bool
 	// Generation is the forced membership that the replica lives in, 0 for none:
 	// replicas of another one are refused. Closed: nobody's messages are taken, the
 	// replica does not run.

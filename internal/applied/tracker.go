@@ -59,6 +59,16 @@ func (t *Tracker) OnWait(f func()) {
 	t.onWait = f
 }
 
+// Announce says that somebody is about to wait for a number that is still to come.
+func (t *Tracker) Announce() {
+	t.mu.Lock()
+	onWait := t.onWait
+	t.mu.Unlock()
+	if onWait != nil {
+		onWait()
+	}
+}
+
 // Add puts n into the set.
 func (t *Tracker) Add(n uint64) { t.AddRange(n, n) }
 

@@ -41,8 +41,11 @@ func (a *attention) renew() {
 	}
 }
 
+// now reports whether somebody waits.
+func (a *attention) now() bool { return time.Now().UnixNano() < a.until.Load() }
+
 func (a *attention) spacing() time.Duration {
-	if time.Now().UnixNano() < a.until.Load() {
+	if a.now() {
 		return pushSpacing
 	}
 	return a.idle

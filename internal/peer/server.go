@@ -96,6 +96,31 @@ type Server struct {
 	slots chan struct{}
 	// donations has an element for each donor connection.
 	donations chan struct{}
+
+	mu        sync.Mutex
+	attending map[string]*attention // the latest subscription of each member
+}
+
+// Attended reports whether a member said within the last second that somebody waits
+// there.
+func (s *Server) Attended(member string) bool {
+	s.mu.Lock()
+	a := s.attending[member]
+	s.mu.Unlock()
+	return a != nil && a.now()
+}
+
+func (s *Server) attend(member string, a *attention) (leave func()) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.attending[member] = a
+	return func() {
+		s.mu.Lock()
+		defer s.mu.Unlock()
+		if s.attending[member] == a {
+			delete(s.attending, member)
+		}
+	}
 }
 
 // NewServer listens, so that Addr is known before Run serves.
@@ -133,7 +158,7 @@ func NewServer(o Options) (*Server, error) {
 	if o.TLS != nil {
 		ln = tls.NewListener(ln, o.TLS)
 	}
-	return &Server{o: o, ln: ln, slots: make(chan struct{}, o.MaxConns), donations: make(chan struct{}, maxDonations)}, nil
+	return &Server{o: o, ln: ln, slots: make(chan struct{}, o.MaxConns), donations: make(chan struct{}, maxDonations), attending: make(map[string]*attention)}, nil
 }
 
 // Addr is the address the server listens on.
@@ -221,6 +246,7 @@ func (s *Server) serve(ctx context.Context, nc net.Conn) {
 	defer sub.Close()
 	g.Go(func() error { return c.heartbeats(gctx, s.o.Heartbeat, s.o.State, s.o.Alive) })
 	att := attention{idle: s.o.spacing, kick: make(chan struct{}, 1)}
+	defer s.attend(member, &att)()
 	g.Go(func() error { return push(gctx, c, sub, &att) })
 	g.Go(func() error { return s.requests(gctx, c, &att) })
 	err = g.Wait()
