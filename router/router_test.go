@@ -32,6 +32,21 @@ func outcome(t *testing.T, tk *Ticket) Outcome {
 	return o
 }
 
+// The member that orders a transaction hears of who will wait for it before it does.
+func TestExpectAnnounces(t *testing.T) {
+	l := newFakeLog()
+	l.join(self, state.StateOnline)
+	r := newTestRouter(l)
+	deliver(r, l)
+	announced := 0
+	r.Tracker(l.View().Primary).OnWait(func() { announced++ })
+	r.Expect(r.NewXID()).Cancel()
+	r.ExpectDirect("server:1").Cancel()
+	if announced != 2 {
+		t.Errorf("announced %d times", announced)
+	}
+}
+
 func TestCommittedOnlyOnceVisible(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		l := newFakeLog()

@@ -520,8 +520,11 @@ func TestNoticesArriveInOrder(t *testing.T) {
 // them, and those that follow, at once.
 func TestAttendBringsNumbers(t *testing.T) {
 	src := applied.New(applied.Set{Low: 1})
-	_, target, _ := server(t, func(o *Options) { o.Source, o.spacing = src, 24*time.Hour })
+	s, target, _ := server(t, func(o *Options) { o.Source, o.spacing = src, 24*time.Hour })
 	f := follow(t, target, nil)
+	if s.Attended("m2") {
+		t.Error("somebody waits at once")
+	}
 
 	f.set.OnWait(f.Attend)
 	f.reaches(t, 1)
@@ -529,4 +532,12 @@ func TestAttendBringsNumbers(t *testing.T) {
 		src.Add(n)
 		f.reaches(t, n) // waits, so it attends
 	}
+	eventually(t, "attention", func() bool {
+		f.set.Announce()
+		return s.Attended("m2")
+	})
+	if s.Attended("m3") {
+		t.Error("nobody waits at a member that is not there")
+	}
+	eventually(t, "its end", func() bool { return !s.Attended("m2") })
 }
