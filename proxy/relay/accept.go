@@ -34,7 +34,7 @@ const ownCaps = wire.SSL | wire.Compress | wire.ZstdCompression | wire.Capabilit
 func (a *Acceptor) Accept(ctx context.Context, nc net.Conn, dial Dialer) (*Relay, error) {
 	ctx, cancel := context.WithTimeout(ctx, a.opt.ConnectTimeout)
 	defer cancel()
-	r := &Relay{Client: wire.NewConn(nc), acc: a, cmdLen: -1}
+	r := &Relay{Client: wire.NewConn(newEager(nc, &a.busy, 0)), acc: a, cmdLen: -1}
 	defer deadlineOnDone(ctx, nc)()
 	back, err := dial(ctx)
 	if err != nil {
@@ -79,7 +79,7 @@ func (r *Relay) tell(e *wire.ServerError) error {
 }
 
 func (r *Relay) connect(ctx context.Context, nc net.Conn) error {
-	b := wire.NewConn(nc)
+	b := wire.NewConn(newEager(nc, &r.acc.busy, 1))
 	p, err := b.ReadPacket(maxAuthPacket)
 	if err != nil {
 		return errors.Join(backendErr(err),

@@ -77,6 +77,8 @@ type Options struct {
 type Acceptor struct {
 	opt    Options
 	pubKey []byte // PEM
+	// busy is how many responses of backends are waited for.
+	busy atomic.Int32
 }
 
 // New checks the options and fills in defaults. It may take a moment to make an
@@ -200,7 +202,7 @@ func (a *Acceptor) OpenBackend(ctx context.Context, dial Dialer, login *Login) (
 	if a.backendTLS(nc, login.TLS) {
 		cfg.TLS = a.opt.BackendTLS
 	}
-	cl, err := wire.Login(ctx, nc, &cfg)
+	cl, err := wire.Login(ctx, newEager(nc, &a.busy, 1), &cfg)
 	if wire.ErrorCode(err) == errSecureTransport && cfg.TLS == nil && a.opt.BackendTLS != nil {
 		// A session that began on a Unix socket is not to end for want of TLS on a
 		// loopback address.
@@ -209,7 +211,7 @@ func (a *Acceptor) OpenBackend(ctx context.Context, dial Dialer, login *Login) (
 			return nil, backendErr(err)
 		}
 		cfg.TLS = a.opt.BackendTLS
-		cl, err = wire.Login(ctx, nc, &cfg)
+		cl, err = wire.Login(ctx, newEager(nc, &a.busy, 1), &cfg)
 	}
 	if err != nil {
 		nc.Close()

@@ -68,7 +68,9 @@ func (r *Relay) Response(code byte, o *ResponseOptions) (Outcome, error) {
 	}
 	r.expect = r.expect[:copy(r.expect, r.expect[1:])]
 	r.active.Add(1)
+	r.acc.busy.Add(1)
 	err := s.run(code)
+	r.acc.busy.Add(-1)
 	r.active.Add(1)
 	if err != nil {
 		if r.begun = r.begun || out.Relayed; out.Relayed {
