@@ -36,9 +36,10 @@ demo: build ## a group of three, a transaction through one, read on all
 test: lint build unit e2e ## all tests but fuzzing, races and benchmarks
 	@if test -s $(SKIPS); then echo 'Left out on this machine:'; sort -u $(SKIPS); rm $(SKIPS); fi
 
-lint: ## gofmt, go vet, staticcheck
+lint: ## gofmt, go vet (for arm64 as well), staticcheck
 	@test -z "$$(gofmt -l $$($(GO) list -f '{{.Dir}}' ./...))" || { gofmt -l $$($(GO) list -f '{{.Dir}}' ./...); echo 'run gofmt -w on these'; exit 1; }
 	$(GO) vet ./...
+	GOOS=linux GOARCH=arm64 $(GO) vet ./...
 	$(GO) run $(STATICCHECK) ./...
 
 unit: mysqld ## packages' own tests; those about mysqld start real ones
