@@ -42,7 +42,7 @@ func program(t *testing.T, text string) string {
 func TestWhatIsNoUsableServerIsRefused(t *testing.T) {
 	for text, want := range map[string]string{
 		"mariadbd  Ver 11.8.1-MariaDB for debian-linux-gnu": "is not a MySQL server",
-		"mysqld  Ver 8.0.28 for Linux on x86_64":            "8.0.29 or later is needed",
+		"mysqld  Ver 8.0.29 for Linux on x86_64":            "8.0.30 or later is needed",
 		"something else":                                    "is not a MySQL server",
 	} {
 		out, said, err := script(t, []string{"COHORT_MYSQLD=" + program(t, text)})
@@ -53,7 +53,11 @@ func TestWhatIsNoUsableServerIsRefused(t *testing.T) {
 	if _, said, err := script(t, []string{"COHORT_MYSQLD=/no/such/mysqld"}); err == nil || !strings.Contains(said, "no such program") {
 		t.Errorf("%v %s", err, said)
 	}
-	if _, said, err := script(t, nil, "--with", "everything"); err == nil || !strings.Contains(said, "--with takes") {
+	ours := "COHORT_MYSQLD=" + program(t, "mysqld  Ver 8.0.30 for Linux on x86_64")
+	if _, said, err := script(t, []string{ours}, "--with", "clock"); err == nil || !strings.Contains(said, "a fetched server only") {
+		t.Errorf("%v %s", err, said)
+	}
+	if _, said, err := script(t, nil, "--with", "everything"); err == nil || !strings.Contains(said, "--with takes router, testsuite, sysbench or clock") {
 		t.Errorf("%v %s", err, said)
 	}
 }
