@@ -197,6 +197,18 @@ apt_dir=$cache/apt
 # file is empty: apt then resolves everything down to the C library.
 apt() { APT_CONFIG=$apt_dir/apt.conf apt-get "$@"; }
 
+# archives prints "URI|SUITE|COMPONENT|KEY" of what the machine's apt uses. It knows the
+# components only of archives whose lists it has, and a new machine has none: there main
+# is taken for granted.
+archives() {
+  local all
+  all=$(apt-get indextargets --format '$(REPO_URI)|$(RELEASE)|$(COMPONENT)|$(SIGNED_BY)' 'Created-By: Packages' 2>/dev/null || true)
+  if [[ -z $all ]]; then
+    all=$(apt-get --print-uris update 2>/dev/null | sed -n "s#^'\(.*\)/dists/\(.*\)/InRelease'.*#\1|\2|main|#p" || true)
+  fi
+  printf '%s\n' "$all"
+}
+
 # sources prints "URI SUITE COMPONENTS SIGNED_BY" of the archive to use.
 sources() {
   local id='' codename='' uri='' key='' line r_uri r_rel r_comp r_key
@@ -210,11 +222,13 @@ sources() {
       *) [[ $r_uri =~ debian(/[^/]*)?/?$ ]] || continue ;;
     esac
     uri=${uri:-$r_uri} key=$r_key; break
-  done < <(apt-get indextargets --format '$(REPO_URI)|$(RELEASE)|$(COMPONENT)|$(SIGNED_BY)' 'Created-By: Packages' 2>/dev/null || true)
-  [[ $key == *BEGIN* ]] && key='' # a key written in the source itself
+  done < <(archives)
+  # A key written in the source itself, or none: then it is one that apt trusts anyhow.
+  [[ $key == /* ]] || key=''
   case $id in
     ubuntu)
       [[ -n $uri ]] || die "this machine's apt configuration names no Ubuntu archive: set COHORT_APT_MIRROR"
+      [[ -r /usr/share/keyrings/ubuntu-archive-keyring.gpg ]] && key=/usr/share/keyrings/ubuntu-archive-keyring.gpg
       local suite
       for suite in "$codename" "$codename-updates" "$codename-security"; do printf '%s|%s|main universe|%s\n' "$uri" "$suite" "$key"; done ;;
     *)

@@ -68,6 +68,24 @@ func TestOfflineTheErrorSaysWhatToDo(t *testing.T) {
 	if err == nil || !strings.Contains(said, "error: cannot reach the package archive (http://127.0.0.1:1/debian") || !strings.Contains(said, "set COHORT_MYSQLD") {
 		t.Errorf("%v\n%s", err, said)
 	}
+	// Also on a new machine, whose apt has no lists yet.
+	dir := t.TempDir()
+	conf, sources := filepath.Join(dir, "apt.conf"), filepath.Join(dir, "sources.list")
+	release, err := exec.CommandContext(t.Context(), "sh", "-c", ". /etc/os-release && echo http://127.0.0.1:1/$ID $VERSION_CODENAME").Output()
+	if err != nil {
+		t.Fatal(err)
+	}
+	for name, text := range map[string]string{
+		sources: "deb " + strings.TrimSpace(string(release)) + " main\n",
+		conf:    `Dir::State "` + dir + `"; Dir::Cache "` + dir + `"; Dir::Etc::sourcelist "` + sources + `"; Dir::Etc::sourceparts "-";`,
+	} {
+		if err := os.WriteFile(name, []byte(text), 0o600); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if _, said, err := script(t, []string{"APT_CONFIG=" + conf}, "--fetch"); err == nil || !strings.Contains(said, "cannot reach the package archive (http://127.0.0.1:1/") {
+		t.Errorf("%v\n%s", err, said)
+	}
 	if _, said, err := script(t, nil, "--fetch", "--no-fetch"); err == nil || !strings.Contains(said, "--no-fetch was given") {
 		t.Errorf("%v\n%s", err, said)
 	}

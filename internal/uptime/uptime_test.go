@@ -36,7 +36,7 @@ var wallClock = map[string]string{
 // their monotonic readings, and members send each other durations.
 func TestNoDecisionTakesTheWallClock(t *testing.T) {
 	root := filepath.Join("..", "..")
-	// Of any value, and of package time; the former are names that nothing else here has.
+	// By name, of any value: nothing else in the tree has methods that are called so.
 	methods := []string{"Unix", "UnixNano", "UnixMicro", "UnixMilli", "UTC", "Local", "AddDate", "GobEncode"}
 	functions := []string{"Date", "Parse", "ParseInLocation"}
 	used := map[string]bool{}
