@@ -6,6 +6,8 @@ import (
 	"runtime"
 	"sync/atomic"
 	"time"
+
+	"cohort/internal/uptime"
 )
 
 // DefaultStuckTimeout is how long the log may stand still. A busy disk makes an
@@ -21,15 +23,12 @@ const DefaultStuckTimeout = 30 * time.Second
 // hangs. So such a process ends (runStuckWatch).
 type liveness struct {
 	steps   atomic.Uint64 // writes of the log that returned
-	at      atomic.Int64  // when the last one did: nanoseconds since started
+	at      atomic.Int64  // when the last one did: in ns of uptime
 	applies atomic.Uint64 // odd: within Update
 }
 
-// started is there because clocks that are set must not matter.
-var started = time.Now()
-
 func (l *liveness) step() {
-	l.at.Store(int64(time.Since(started)))
+	l.at.Store(int64(uptime.Now()))
 	l.steps.Add(1)
 }
 
@@ -37,7 +36,7 @@ func (l *liveness) step() {
 // healthy one is never still for longer than an fsync takes.
 func (n *Node) Stalled() time.Duration {
 	if at := n.live.at.Load(); at != 0 && n.host.Load() != nil {
-		return time.Since(started) - time.Duration(at)
+		return uptime.Now() - time.Duration(at)
 	}
 	return 0
 }

@@ -5,6 +5,7 @@ import (
 	"sync/atomic"
 	"time"
 
+	"cohort/internal/uptime"
 	"cohort/internal/wire"
 	"cohort/sqlparse"
 )
@@ -78,7 +79,7 @@ func (s *Server) running(all bool) (n int, oldest time.Duration) {
 	if all {
 		n = int(s.gate.logins.Load())
 	}
-	now := time.Now().UnixNano()
+	now := int64(uptime.Now())
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	for ss := range s.live {
@@ -142,7 +143,7 @@ func (s *session) enter(ctx context.Context) error {
 	}
 	for {
 		s.harmless.Store(false)
-		s.busy.Store(time.Now().UnixNano())
+		s.busy.Store(int64(uptime.Now()))
 		c := s.srv.gate.closed.Load()
 		if c == nil {
 			return nil

@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"strings"
 
+	"cohort/internal/mysqlversion"
 	"cohort/internal/wire"
 	"cohort/sqlparse"
 )
@@ -34,7 +35,7 @@ func (s *session) whileRunning(q *stmt) *wire.ServerError {
 	switch words[0] {
 	case "RESET":
 		if word(words, 1) == "MASTER" || word(words, 1) == "BINARY" {
-			return wire.NewError(erResetLogs, "HY000", "RESET BINARY LOGS AND GTIDS is not allowed because Group Replication is running.")
+			return wire.NewError(erResetLogs, "HY000", "%s is not allowed because Group Replication is running.", mysqlversion.Version(s.mode.Version).ResetBinlogs())
 		}
 	case "INSTALL", "UNINSTALL":
 		if word(words, 1) != "PLUGIN" || strings.Trim(word(words, 2), "`") != "GROUP_REPLICATION" {

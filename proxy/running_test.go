@@ -64,6 +64,11 @@ func TestWhileRunning(t *testing.T) {
 			t.Errorf("%s\n got %s\nwant %s", c.sql, got, c.want)
 		}
 	}
+	old := &session{backend: Backend{Epoch: 1}, mode: sqlparse.Mode{Version: 80036}}
+	words := []byte("RESET MASTER")
+	if e := old.whileRunning(&stmt{st: sqlparse.Classify(words, old.mode), text: words}); e == nil || e.Message != "RESET MASTER is not allowed because Group Replication is running." {
+		t.Errorf("8.0: %v", e)
+	}
 	out := &session{}
 	text := []byte("RESET MASTER")
 	if e := out.whileRunning(&stmt{st: sqlparse.Classify(text, out.mode), text: text}); e != nil {

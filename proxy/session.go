@@ -35,7 +35,7 @@ type session struct {
 	// where is backend and thread id for other goroutines.
 	where atomic.Pointer[place]
 	ctx   context.Context // of serve
-	// busy is since when, in ns, a command or a transaction of the session's runs, 0
+	// busy is since when, in ns of uptime, a command or a transaction of the session's runs, 0
 	// while none does; harmless: one that neither writes nor is a transaction. For
 	// other goroutines to read.
 	busy     atomic.Int64

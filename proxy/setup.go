@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"strings"
 
+	"cohort/internal/mysqlversion"
 	"cohort/internal/wire"
 	"cohort/sqlparse"
 )
@@ -93,27 +94,8 @@ func (s *session) setup() error {
 	s.mode.NoBackslashEscapes = s.status&wire.StatusNoBackslashEscapes != 0
 	s.tx.state = ""
 	s.untracked = false
-	s.mode.Version = versionNumber(s.r.Backend.Greeting.ServerVersion)
+	s.mode.Version = int(mysqlversion.Parse(s.r.Backend.Greeting.ServerVersion))
 	return nil
-}
-
-// versionNumber is a server's version as versioned comments spell it, 90704 for
-// "9.7.4-log"; 0 where it is not understood.
-func versionNumber(v string) int {
-	var n [3]int
-	i := 0
-	for _, c := range v {
-		switch {
-		case c >= '0' && c <= '9' && n[i] < 100:
-			n[i] = n[i]*10 + int(c-'0')
-			continue
-		case c == '.' && i < 2:
-			i++
-			continue
-		}
-		break
-	}
-	return n[0]*10000 + n[1]*100 + n[2]
 }
 
 // retrack turns the trackers on again that a routine turned off. A SET of the

@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 
+	"cohort/internal/mysqlversion"
 	"cohort/internal/wire"
 	"cohort/sqlparse"
 )
@@ -213,7 +214,7 @@ func (s *session) special(ctx context.Context, q *stmt, d *diagnostics) (done bo
 	}
 	if st.Class == sqlparse.Maintenance && mentions(q.text, s.mode, "RESET", "MASTER", "BINARY") {
 		return true, s.refuse(q, wire.NewError(erResetLogs, "HY000",
-			"RESET BINARY LOGS AND GTIDS is not allowed because Group Replication is running."))
+			"%s is not allowed because Group Replication is running.", mysqlversion.Version(s.mode.Version).ResetBinlogs()))
 	}
 	if d != nil {
 		if st.Class == sqlparse.Diagnostics {

@@ -51,7 +51,7 @@ func (l *life) fits(ctx context.Context, base string, known bool) error {
 	case lacks != "":
 		return fmt.Errorf("%w: it lacks transactions that the founding member brought (%s); provision it from a member's data", ErrDiverged, lacks)
 	case extra != "" && !known:
-		return fmt.Errorf("%w: %s; provision this server from a member's data, or remove what it ran and RESET BINARY LOGS AND GTIDS", ErrExtra, extra)
+		return fmt.Errorf("%w: %s; provision this server from a member's data, or remove what it ran and %s", ErrExtra, extra, l.id.Number.ResetBinlogs())
 	}
 	return nil
 }

@@ -16,6 +16,7 @@ import (
 	"cohort/internal/applied"
 	"cohort/internal/binlog/capture"
 	"cohort/internal/mysqld"
+	"cohort/internal/mysqlversion"
 )
 
 // life is one life of mysqld as a member: from the Join that fences what was
@@ -405,11 +406,8 @@ func setOf(s mysqld.GroupSet) applied.Set {
 }
 
 // binlogEnd is where mysqld will write its next event.
-func binlogEnd(ctx context.Context, q mysqld.Querier, version int) (capture.StartAt, error) {
-	stmt := "SHOW BINARY LOG STATUS"
-	if version < 80200 {
-		stmt = "SHOW MASTER STATUS"
-	}
+func binlogEnd(ctx context.Context, q mysqld.Querier, version mysqlversion.Version) (capture.StartAt, error) {
+	stmt := version.BinlogStatus()
 	rows, err := q.QueryContext(ctx, stmt)
 	if err != nil {
 		return capture.StartAt{}, fmt.Errorf("%s: %w", stmt, err)

@@ -36,6 +36,7 @@ import (
 	"cohort/internal/durable"
 	"cohort/internal/grouptls"
 	"cohort/internal/peer"
+	"cohort/internal/uptime"
 	"cohort/router"
 )
 
@@ -132,7 +133,7 @@ type Member struct {
 	// back. Only lives sets them and uses exile.
 	failed, rejoining atomic.Bool
 	exile             exile
-	// rejoinTries have failed since rejoinSince, in ns.
+	// rejoinTries have failed since rejoinSince, in ns of uptime.
 	rejoinTries atomic.Uint64
 	rejoinSince atomic.Int64
 	timing      timing
@@ -319,7 +320,7 @@ func (m *Member) lives(ctx context.Context) error {
 		case rejoin, rejoinLater, rejoinQuietly:
 			m.rejoinTries.Store(m.exile.tries)
 			if !m.rejoining.Load() {
-				m.rejoinSince.Store(time.Now().UnixNano())
+				m.rejoinSince.Store(int64(uptime.Now()))
 			}
 			m.rejoining.Store(true)
 			m.log.Warn().Err(err).Uint64("failed_tries", m.exile.tries).Msg("this member is out of the group; it tries to rejoin")

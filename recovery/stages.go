@@ -1,6 +1,10 @@
 package recovery
 
-import "time"
+import (
+	"time"
+
+	"cohort/internal/uptime"
+)
 
 // Stage is what this member is at, in the terms of
 // performance_schema.events_stages_current.
@@ -99,7 +103,7 @@ func (m *Member) Stages() []Stage {
 	}
 	if m.Rejoining() {
 		list = append(list, Stage{Name: stageAutorejoin, Completed: m.rejoinTries.Load(), Estimated: m.Policy().AutorejoinTries,
-			Since: time.Unix(0, m.rejoinSince.Load())})
+			Since: time.Now().Add(time.Duration(m.rejoinSince.Load()) - uptime.Now())})
 	}
 	return list
 }

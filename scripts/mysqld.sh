@@ -1,17 +1,20 @@
 #!/usr/bin/env bash
 # mysqld.sh finds a stock MySQL server, or fetches one, and prints the path of
 # a directory of programs: mysqld, mysql, mysqldump, mysqladmin, mysqlbinlog
-# and, when asked for with --with, mysqlrouter, mysqltest, sysbench.
+# and, when asked for with --with, mysqlrouter, mysqltest, sysbench, mysqld-clock.
 #
 # Each program there is a small wrapper that execs the real one, so its process
 # id is the server's. Nothing is installed: a fetched server is unpacked into a
 # private root below the cache directory and runs with that root's own loader
 # and libraries.
 #
-#   mysqld.sh [--with router|testsuite|sysbench]... [--env|--json] [--refresh]
-#             [--fetch] [--no-fetch]
+#   mysqld.sh [--with router|testsuite|sysbench|clock]... [--env|--json]
+#             [--refresh] [--fetch] [--no-fetch]
 #
-#   --with NAME   also provide MySQL Router, the test suite, or sysbench
+#   --with NAME   also provide MySQL Router, the test suite, sysbench, or (of a
+#                 fetched server only) mysqld-clock: mysqld with a clock that is off
+#                 by what the file clock says, as +3600 or -600 seconds, in the
+#                 directory that it is started in; the file is read once a second
 #   --env         print shell assignments instead of the directory's path
 #   --json        print a JSON object instead
 #   --refresh     read the package lists again, and take a newer server
@@ -28,13 +31,13 @@ umask 022
 say() { printf 'mysqld.sh: %s\n' "$*" >&2; }
 die() { say "error: $*"; exit 1; }
 
-# minimum version: xa_detach_on_prepare exists from 8.0.29 on.
-MIN_VERSION=8.0.29
+# mysqlversion.Oldest says why.
+MIN_VERSION=8.0.30
 
 want=() format=dir refresh= allow_fetch=1 allow_find=1
 while (($#)); do
   case $1 in
-    --with) [[ ${2-} =~ ^(router|testsuite|sysbench)$ ]] || die "--with takes router, testsuite or sysbench"
+    --with) [[ ${2-} =~ ^(router|testsuite|sysbench|clock)$ ]] || die "--with takes router, testsuite, sysbench or clock"
             want+=("$2"); shift ;;
     --env) format=env ;;
     --json) format=json ;;
@@ -54,7 +57,8 @@ cache=$(cd "$cache/mysqld" && pwd -P)
 # ---------------------------------------------------------------- printing
 
 program_for() { # the program that shows that an extra is there
-  case $1 in router) echo mysqlrouter ;; testsuite) echo mysqltest ;; sysbench) echo sysbench ;; esac
+  case $1 in router) echo mysqlrouter ;; testsuite) echo mysqltest ;; sysbench) echo sysbench ;;
+    clock) echo mysqld-clock ;; esac
 }
 
 complete() { # complete BINDIR: does it have all that was asked for?
@@ -193,6 +197,18 @@ apt_dir=$cache/apt
 # file is empty: apt then resolves everything down to the C library.
 apt() { APT_CONFIG=$apt_dir/apt.conf apt-get "$@"; }
 
+# archives prints "URI|SUITE|COMPONENT|KEY" of what the machine's apt uses. It knows the
+# components only of archives whose lists it has, and a new machine has none: there main
+# is taken for granted.
+archives() {
+  local all
+  all=$(apt-get indextargets --format '$(REPO_URI)|$(RELEASE)|$(COMPONENT)|$(SIGNED_BY)' 'Created-By: Packages' 2>/dev/null || true)
+  if [[ -z $all ]]; then
+    all=$(apt-get --print-uris update 2>/dev/null | sed -n "s#^'\(.*\)/dists/\(.*\)/InRelease'.*#\1|\2|main|#p" || true)
+  fi
+  printf '%s\n' "$all"
+}
+
 # sources prints "URI SUITE COMPONENTS SIGNED_BY" of the archive to use.
 sources() {
   local id='' codename='' uri='' key='' line r_uri r_rel r_comp r_key
@@ -206,11 +222,13 @@ sources() {
       *) [[ $r_uri =~ debian(/[^/]*)?/?$ ]] || continue ;;
     esac
     uri=${uri:-$r_uri} key=$r_key; break
-  done < <(apt-get indextargets --format '$(REPO_URI)|$(RELEASE)|$(COMPONENT)|$(SIGNED_BY)' 'Created-By: Packages' 2>/dev/null || true)
-  [[ $key == *BEGIN* ]] && key='' # a key written in the source itself
+  done < <(archives)
+  # A key written in the source itself, or none: then it is one that apt trusts anyhow.
+  [[ $key == /* ]] || key=''
   case $id in
     ubuntu)
       [[ -n $uri ]] || die "this machine's apt configuration names no Ubuntu archive: set COHORT_APT_MIRROR"
+      [[ -r /usr/share/keyrings/ubuntu-archive-keyring.gpg ]] && key=/usr/share/keyrings/ubuntu-archive-keyring.gpg
       local suite
       for suite in "$codename" "$codename-updates" "$codename-security"; do printf '%s|%s|main universe|%s\n' "$uri" "$suite" "$key"; done ;;
     *)
@@ -273,7 +291,8 @@ offline() {
 candidate() {
   local p
   for p; do
-    if APT_CONFIG=$apt_dir/apt.conf apt-cache show --no-all-versions "$p" >/dev/null 2>&1; then printf '%s\n' "$p"; return; fi
+    # A name that is only provided by others is shown as nothing, without an error.
+    if [[ -n $(APT_CONFIG=$apt_dir/apt.conf apt-cache show --no-all-versions "$p" 2>/dev/null) ]]; then printf '%s\n' "$p"; return; fi
   done
   return 1
 }
@@ -294,6 +313,7 @@ packages() { # names of the packages for what is wanted
       router) candidate mysql-router ;;
       testsuite) candidate mysql-testsuite mysql-testsuite-8.4 mysql-testsuite-8.0 ;;
       sysbench) candidate sysbench ;;
+      clock) candidate libfaketime ;;
     esac || { say "the archive has no package for $w"; return 1; }
   done
 }
@@ -385,6 +405,16 @@ wrap_root() {
   body=$(user_and_defaults "$(printf 'set -- --basedir=%q --plugin-dir=%q --lc-messages-dir=%q --character-sets-dir=%q --secure-file-priv=NULL "$@"' \
     "$root/usr" "$plugins" "$share" "$share/charsets")")
   wrapper mysqld "$root/usr/sbin/mysqld" "$body"
+  # One clock is faked, not the one that nobody can set; what the library would do by
+  # itself to waits that go by that one keeps them spinning. --preload and not
+  # LD_PRELOAD: this root's library is for this root's C library only.
+  for path in "$root"/usr/lib/*-linux-gnu*/faketime/libfaketimeMT.so.1; do
+    [[ -f $path ]] || continue
+    { printf '#!/bin/sh\n%s\n' "$body"
+      printf 'export FAKETIME_TIMESTAMP_FILE="$PWD/clock" FAKETIME_CACHE_DURATION=1 FAKETIME_DISABLE_SHM=1 FAKETIME_DONT_FAKE_MONOTONIC=1 FAKETIME_FORCE_MONOTONIC_FIX=0\n'
+      printf 'exec %q --preload %q --library-path %q %q "$@"\n' "$loader" "$path" "$libs" "$root/usr/sbin/mysqld"; } >"$bin/mysqld-clock"
+    chmod 755 "$bin/mysqld-clock"
+  done
   for path in "$root"/usr/bin/mysql* "$root"/usr/bin/sysbench "$root"/usr/bin/my_print_defaults "$root"/usr/bin/perror \
               "$root"/usr/sbin/mysql* "$root"/usr/bin/ibd2sdi "$root"/usr/bin/innochecksum \
               "$root"/usr/lib/mysql-test/bin/mysql* "$root"/usr/lib/mysql/bin/mysql*; do
@@ -410,8 +440,9 @@ wrap_root() {
     for d in "$root"/usr/lib/mysql-test "$root"/usr/share/mysql/mysql-test "$root"/usr/share/mysql-test; do
       [[ -d $d ]] && { printf 'MYSQL_TEST_DIR=%q\n' "$d"; break; }
     done || true
-  } >"$root/info"
-  grep -q '^VERSION=.*[0-9]' "$root/info" || die "the fetched server does not run: $("$bin/mysqld" --version 2>&1 | head -n 2)"
+  } >"$root/info.new"
+  grep -q '^VERSION=.*[0-9]' "$root/info.new" || die "the fetched server does not run: $("$bin/mysqld" --version 2>&1 | head -n 2)"
+  mv -f "$root/info.new" "$root/info" # others may read it at any moment
   # Wrappers in use keep their inode; a swap of directories would have a gap.
   mkdir -p "$root/bin"
   for path in "$bin"/*; do mv -f "$path" "$root/bin/"; done
@@ -421,6 +452,7 @@ wrap_root() {
 # ---------------------------------------------------------------- main
 
 found=$(find_server) || exit 1
+if [[ -n $found && " ${want[*]-} " == *" clock "* ]]; then die "--with clock goes with a fetched server only, and $found is used"; fi
 if [[ -n $found ]]; then wrap_found "$found"; exit 0; fi
 bin=$(current)
 if [[ -n $refresh || -z $bin ]] || ! complete "$bin"; then bin=$(fetch) || exit 1; fi

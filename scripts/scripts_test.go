@@ -42,7 +42,7 @@ func program(t *testing.T, text string) string {
 func TestWhatIsNoUsableServerIsRefused(t *testing.T) {
 	for text, want := range map[string]string{
 		"mariadbd  Ver 11.8.1-MariaDB for debian-linux-gnu": "is not a MySQL server",
-		"mysqld  Ver 8.0.28 for Linux on x86_64":            "8.0.29 or later is needed",
+		"mysqld  Ver 8.0.29 for Linux on x86_64":            "8.0.30 or later is needed",
 		"something else":                                    "is not a MySQL server",
 	} {
 		out, said, err := script(t, []string{"COHORT_MYSQLD=" + program(t, text)})
@@ -53,7 +53,11 @@ func TestWhatIsNoUsableServerIsRefused(t *testing.T) {
 	if _, said, err := script(t, []string{"COHORT_MYSQLD=/no/such/mysqld"}); err == nil || !strings.Contains(said, "no such program") {
 		t.Errorf("%v %s", err, said)
 	}
-	if _, said, err := script(t, nil, "--with", "everything"); err == nil || !strings.Contains(said, "--with takes") {
+	ours := "COHORT_MYSQLD=" + program(t, "mysqld  Ver 8.0.30 for Linux on x86_64")
+	if _, said, err := script(t, []string{ours}, "--with", "clock"); err == nil || !strings.Contains(said, "a fetched server only") {
+		t.Errorf("%v %s", err, said)
+	}
+	if _, said, err := script(t, nil, "--with", "everything"); err == nil || !strings.Contains(said, "--with takes router, testsuite, sysbench or clock") {
 		t.Errorf("%v %s", err, said)
 	}
 }
@@ -62,6 +66,24 @@ func TestWhatIsNoUsableServerIsRefused(t *testing.T) {
 func TestOfflineTheErrorSaysWhatToDo(t *testing.T) {
 	_, said, err := script(t, []string{"COHORT_APT_MIRROR=http://127.0.0.1:1/debian"}, "--fetch")
 	if err == nil || !strings.Contains(said, "error: cannot reach the package archive (http://127.0.0.1:1/debian") || !strings.Contains(said, "set COHORT_MYSQLD") {
+		t.Errorf("%v\n%s", err, said)
+	}
+	// Also on a new machine, whose apt has no lists yet.
+	dir := t.TempDir()
+	conf, sources := filepath.Join(dir, "apt.conf"), filepath.Join(dir, "sources.list")
+	release, err := exec.CommandContext(t.Context(), "sh", "-c", ". /etc/os-release && echo http://127.0.0.1:1/$ID $VERSION_CODENAME").Output()
+	if err != nil {
+		t.Fatal(err)
+	}
+	for name, text := range map[string]string{
+		sources: "deb " + strings.TrimSpace(string(release)) + " main\n",
+		conf:    `Dir::State "` + dir + `"; Dir::Cache "` + dir + `"; Dir::Etc::sourcelist "` + sources + `"; Dir::Etc::sourceparts "-";`,
+	} {
+		if err := os.WriteFile(name, []byte(text), 0o600); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if _, said, err := script(t, []string{"APT_CONFIG=" + conf}, "--fetch"); err == nil || !strings.Contains(said, "cannot reach the package archive (http://127.0.0.1:1/") {
 		t.Errorf("%v\n%s", err, said)
 	}
 	if _, said, err := script(t, nil, "--fetch", "--no-fetch"); err == nil || !strings.Contains(said, "--no-fetch was given") {

@@ -32,6 +32,9 @@ func (g *Group) Faults() []Fault {
 	if len(g.disks) > 0 {
 		all = append(all, Fault{Name: "full disk", Do: g.fullDisk})
 	}
+	if len(g.clocks) > 0 {
+		all = append(all, Fault{Name: "clock", Do: g.clockJump})
+	}
 	if g.net != nil {
 		all = append(all,
 			Fault{Name: "isolate", Do: g.isolate},
@@ -211,6 +214,18 @@ func (g *Group) fullDisk(ctx context.Context, rng *rand.Rand) (string, func(cont
 	}
 	undo := func(ctx context.Context) error { return errors.Join(g.disks[i].empty(), g.startDead(ctx)) }
 	return name(m), undo, g.disks[i].fill()
+}
+
+// clockJump sets the clock of a member's mysqld; undoing it is a jump, too. Set back,
+// its binary log has timestamps that fall.
+func (g *Group) clockJump(ctx context.Context, rng *rand.Rand) (string, func(context.Context) error, error) {
+	by := jumps[rng.IntN(len(jumps))]
+	m, i, err := g.victim(ctx, rng)
+	if err != nil {
+		return "", nil, err
+	}
+	what := fmt.Sprintf("%s, by %+.0f s", name(m), by.Seconds())
+	return what, func(context.Context) error { return g.clocks[i].set(0) }, g.clocks[i].set(by)
 }
 
 func (g *Group) isolate(ctx context.Context, rng *rand.Rand) (string, func(context.Context) error, error) {

@@ -33,8 +33,11 @@ func (*notes) name() string { return "session" }
 
 func (*notes) setup() []string {
 	return []string{
-		"CREATE TABLE notes (id INT PRIMARY KEY, n INT NOT NULL)",
-		"INSERT INTO notes WITH RECURSIVE s AS (SELECT 0 AS i UNION ALL SELECT i + 1 FROM s WHERE i < 31) SELECT i, 0 FROM s",
+		// What the clock says is data, which must be the same on all members.
+		"CREATE TABLE notes (id INT PRIMARY KEY, n INT NOT NULL, " +
+			"at TIMESTAMP(6) NOT NULL DEFAULT CURRENT_TIMESTAMP(6) ON UPDATE CURRENT_TIMESTAMP(6), seen DATETIME(6))",
+		"CREATE TRIGGER notes_seen BEFORE UPDATE ON notes FOR EACH ROW SET NEW.seen = SYSDATE(6)",
+		"INSERT INTO notes (id, n) WITH RECURSIVE s AS (SELECT 0 AS i UNION ALL SELECT i + 1 FROM s WHERE i < 31) SELECT i, 0 FROM s",
 	}
 }
 

@@ -53,6 +53,7 @@ type Group struct {
 	net     *netlab.Lab // nil: no partitions
 	disks   []*disk     // nil: no full disks
 	slow    []*slowDisk
+	clocks  []*wallClock // nil: no clock jumps
 	leftMu  sync.Mutex
 	left    map[int]bool // members that were told to leave and have yet to START
 	missing []string     // faults that this machine does not allow, and why
@@ -65,12 +66,13 @@ type GroupOptions struct {
 	Members int
 	Net     bool // with networks that can be cut
 	Disks   bool // with small disks that can be filled
+	Clocks  bool // with clocks of the mysqlds that can be set
 }
 
 // StartGroup starts a group with as much as this machine allows of what is asked
 // for.
 func StartGroup(ctx context.Context, o GroupOptions) (*Group, error) {
-	g := &Group{left: map[int]bool{}, missing: []string{"clock jumps: the members share the machine's clock, and there is no libfaketime here"}}
+	g := &Group{left: map[int]bool{}}
 	ok := false
 	defer func() {
 		if !ok {
@@ -90,6 +92,13 @@ func StartGroup(ctx context.Context, o GroupOptions) (*Group, error) {
 	if err := os.MkdirAll(o.Dir, 0o700); err != nil {
 		return nil, fmt.Errorf("battery: %w", err)
 	}
+	server := ""
+	if o.Clocks {
+		var err error
+		if server, err = clockMysqld(ctx); err != nil {
+			g.missing = append(g.missing, "clock jumps: "+err.Error())
+		}
+	}
 	home := filepath.Join(o.Dir, "group")
 	s, err := sandbox.OpenOrCreate(ctx, home, settings)
 	if err != nil {
@@ -106,8 +115,11 @@ func StartGroup(ctx context.Context, o GroupOptions) (*Group, error) {
 			}
 		}
 		g.slow = append(g.slow, &slowDisk{dir: filepath.Join(home, name)})
+		if server != "" {
+			g.clocks = append(g.clocks, &wallClock{filepath.Join(home, name)})
+		}
 	}
-	g.c, err = cluster.Start(ctx, cluster.Options{Program: o.Program, Dir: home, Members: o.Members, Net: g.net})
+	g.c, err = cluster.Start(ctx, cluster.Options{Program: o.Program, Mysqld: server, Dir: home, Members: o.Members, Net: g.net})
 	if err != nil {
 		return nil, err
 	}
@@ -150,6 +162,9 @@ func (g *Group) Heal(ctx context.Context) error {
 	}
 	for _, d := range g.slow {
 		d.stop()
+	}
+	for _, c := range g.clocks {
+		errs = append(errs, c.set(0))
 	}
 	members, err := g.c.Status(ctx)
 	if err != nil {

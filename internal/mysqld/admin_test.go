@@ -54,7 +54,7 @@ func TestCheckAcceptsTheRequiredSettings(t *testing.T) {
 func TestCheckNamesSettingValueAndFix(t *testing.T) {
 	s := mysqldtest.Start(t, "binlog_do_db=shop", "replicate_ignore_db=other", "log_replica_updates=OFF",
 		"binlog_row_image=MINIMAL", "binlog_row_value_options=PARTIAL_JSON", "replica_preserve_commit_order=OFF",
-		"xa_detach_on_prepare=OFF", "gtid_mode=ON_PERMISSIVE")
+		"xa_detach_on_prepare=OFF", "gtid_mode=ON_PERMISSIVE", "replica_skip_errors=1062", "replica_exec_mode=IDEMPOTENT")
 	err := mysqld.Check(ctxFor(t), member(t, s))
 	var se *mysqld.SettingsError
 	if !errors.As(err, &se) || !errors.Is(err, mysqld.ErrSettings) {
@@ -71,6 +71,7 @@ func TestCheckNamesSettingValueAndFix(t *testing.T) {
 		"binlog_do_db": "shop", "replicate_ignore_db": "other", "log_replica_updates": "OFF",
 		"binlog_row_image": "MINIMAL", "binlog_row_value_options": "PARTIAL_JSON",
 		"replica_preserve_commit_order": "OFF", "xa_detach_on_prepare": "OFF", "gtid_mode": "ON_PERMISSIVE",
+		"replica_skip_errors": "1062", "replica_exec_mode": "IDEMPOTENT",
 	}
 	for n, v := range want {
 		if got[n] != v {

@@ -5,7 +5,10 @@ import (
 	"database/sql"
 	"errors"
 	"fmt"
+	"slices"
 	"strings"
+
+	"cohort/internal/mysqlversion"
 )
 
 // ErrSettings is wrapped by what Check returns for a server that does not meet
@@ -38,7 +41,7 @@ func (e *SettingsError) Unwrap() error { return ErrSettings }
 type Identity struct {
 	// Version is the server's, as 9.7.4; Number the same as 90704.
 	Version string
-	Number  int
+	Number  mysqlversion.Version
 	// ServerUUID and ServerID must be unique in the group.
 	ServerUUID string
 	ServerID   uint32
@@ -51,9 +54,6 @@ type Identity struct {
 	RequireSecureTransport bool
 }
 
-// minimumVersion has every setting below, xa_detach_on_prepare being the newest.
-const minimumVersion = 80029
-
 // ReadIdentity reads the server's identity.
 func ReadIdentity(ctx context.Context, q Querier) (Identity, error) {
 	var id Identity
@@ -65,12 +65,10 @@ func ReadIdentity(ctx context.Context, q Querier) (Identity, error) {
 		return id, fmt.Errorf("read the server's identity: %w", err)
 	}
 	id.DefaultTableEncryption = encryption.Bool
-	var major, minor, patch int
-	if _, err := fmt.Sscanf(id.Version, "%d.%d.%d", &major, &minor, &patch); err != nil {
-		return id, fmt.Errorf("server version %q: %w", id.Version, err)
+	if id.Number = mysqlversion.Parse(id.Version); id.Number == 0 {
+		return id, fmt.Errorf("server version %q is not understood", id.Version)
 	}
-	id.Version = fmt.Sprintf("%d.%d.%d", major, minor, patch)
-	id.Number = major*10000 + minor*100 + patch
+	id.Version = id.Number.String()
 	return id, nil
 }
 
@@ -90,6 +88,16 @@ func is(want string) func(string) bool {
 // selects 1.
 func on(v string) bool { return strings.EqualFold(v, "ON") || v == "1" }
 
+// past are settings that newer versions do not have: there is nothing to ask for where
+// one is missing. With any other value the channel would not start, forget its position
+// in a crash, or have row events that nothing here reads.
+var past = []requirement{
+	{"replica_parallel_type", is("LOGICAL_CLOCK"), "replica_parallel_type=LOGICAL_CLOCK", false},
+	{"master_info_repository", is("TABLE"), "master_info_repository=TABLE", false},
+	{"relay_log_info_repository", is("TABLE"), "relay_log_info_repository=TABLE", false},
+	{"log_bin_use_v1_row_events", is("OFF"), "log_bin_use_v1_row_events=OFF", false},
+}
+
 // requirements are DESIGN §8's. Unique ids and equal settings among members
 // are the group's to compare (Identity); super_read_only is cohort's to set.
 var requirements = []requirement{
@@ -103,6 +111,9 @@ var requirements = []requirement{
 	{"replica_preserve_commit_order", on, "replica_preserve_commit_order=ON", false},
 	{"xa_detach_on_prepare", on, "xa_detach_on_prepare=ON", false},
 	{"server_id", func(v string) bool { return v != "0" && v != "" }, "server_id to a number unique in the group", false},
+	// What the applier skips, or takes for done, is missing on this server alone.
+	{"replica_skip_errors", is("OFF"), "replica_skip_errors=OFF", true},
+	{"replica_exec_mode", is("STRICT"), "replica_exec_mode=STRICT", false},
 	{"performance_schema", on, "performance_schema=ON", true},
 	{"offline_mode", func(v string) bool { return !on(v) }, "offline_mode=OFF", false},
 }
@@ -116,8 +127,8 @@ func Check(ctx context.Context, q Querier) error {
 		return err
 	}
 	var problems []Problem
-	if id.Number < minimumVersion {
-		problems = append(problems, Problem{"version", id.Version, "use MySQL 8.0.29 or later"})
+	if id.Number < mysqlversion.Oldest {
+		problems = append(problems, Problem{"version", id.Version, fmt.Sprintf("use MySQL %s or later", mysqlversion.Oldest)})
 	}
 	vars, err := variables(ctx, q)
 	if err != nil {
@@ -126,7 +137,22 @@ func Check(ctx context.Context, q Querier) error {
 	if strings.Contains(strings.ToLower(vars["version_comment"]+vars["version"]), "mariadb") {
 		problems = append(problems, Problem{"version_comment", vars["version_comment"], "use stock MySQL"})
 	}
-	for _, r := range requirements {
+	problems = append(problems, unmet(vars)...)
+	filters, err := filters(ctx, q, id)
+	if err != nil {
+		return err
+	}
+	problems = append(problems, filters...)
+	if len(problems) > 0 {
+		return &SettingsError{Problems: problems}
+	}
+	return nil
+}
+
+// unmet are the requirements that a server with these variables does not meet.
+func unmet(vars map[string]string) (problems []Problem) {
+	old := slices.DeleteFunc(slices.Clone(past), func(r requirement) bool { _, ok := vars[r.name]; return !ok })
+	for _, r := range append(old, requirements...) {
 		v := vars[r.name]
 		if r.ok(v) {
 			continue
@@ -140,15 +166,7 @@ func Check(ctx context.Context, q Querier) error {
 		}
 		problems = append(problems, Problem{r.name, v, fix})
 	}
-	filters, err := filters(ctx, q, id)
-	if err != nil {
-		return err
-	}
-	problems = append(problems, filters...)
-	if len(problems) > 0 {
-		return &SettingsError{Problems: problems}
-	}
-	return nil
+	return problems
 }
 
 func variables(ctx context.Context, q Querier) (map[string]string, error) {
@@ -174,12 +192,8 @@ func variables(ctx context.Context, q Querier) (map[string]string, error) {
 // filters finds binlog and replication filters. Either would make members
 // differ without an error.
 func filters(ctx context.Context, q Querier, id Identity) ([]Problem, error) {
-	show := "SHOW BINARY LOG STATUS"
-	if id.Number < 80200 {
-		show = "SHOW MASTER STATUS"
-	}
 	var problems []Problem
-	row, err := firstRow(ctx, q, show)
+	row, err := firstRow(ctx, q, id.Number.BinlogStatus())
 	if err != nil {
 		return nil, err
 	}

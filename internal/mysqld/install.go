@@ -45,7 +45,14 @@ const (
 	WithRouter    = "router"
 	WithTestsuite = "testsuite"
 	WithSysbench  = "sysbench"
+	// WithClock is a mysqld whose clock can be set: program ClockMysqld.
+	WithClock = "clock"
 )
+
+// ClockMysqld is a mysqld that takes a clock of its own from the file clock in the
+// directory that it is started in: +3600 has it an hour ahead. Without the file the
+// clock is the machine's.
+const ClockMysqld = "mysqld-clock"
 
 // FindOptions says how to look for a server.
 type FindOptions struct {

@@ -14,6 +14,7 @@ import (
 
 	"cohort/internal/mysqld"
 	"cohort/internal/mysqldtest"
+	"cohort/internal/mysqlversion"
 	"cohort/internal/proc"
 )
 
@@ -71,7 +72,7 @@ func TestInitializeWithoutATemplate(t *testing.T) {
 	}
 	defer func() { _ = db.Close() }()
 	id, err := mysqld.ReadIdentity(ctxFor(t), db)
-	if err != nil || id.LowerCaseTableNames != 1 || id.Port != p.Port || id.ServerUUID == "" || id.Number < 80029 {
+	if err != nil || id.LowerCaseTableNames != 1 || id.Port != p.Port || id.ServerUUID == "" || id.Number < mysqlversion.Oldest {
 		t.Errorf("%+v %v", id, err)
 	}
 	// The same server, found by another process, stops in order.

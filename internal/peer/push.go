@@ -6,6 +6,7 @@ import (
 	"time"
 
 	"cohort/internal/applied"
+	"cohort/internal/uptime"
 )
 
 // How often numbers are sent. Under load a frame per number costs more than the
@@ -26,14 +27,14 @@ const (
 // when numbers are sent, never which.
 type attention struct {
 	idle  time.Duration
-	until atomic.Int64  // Unix ns
+	until atomic.Int64  // in ns of uptime
 	kick  chan struct{} // capacity 1
 }
 
 // renew is called when the subscriber says that somebody waits.
 func (a *attention) renew() {
-	now := time.Now()
-	if a.until.Swap(now.Add(attendFor).UnixNano()) < now.UnixNano() {
+	now := uptime.Now()
+	if a.until.Swap(int64(now+attendFor)) < int64(now) {
 		select {
 		case a.kick <- struct{}{}:
 		default:
@@ -42,7 +43,7 @@ func (a *attention) renew() {
 }
 
 // now reports whether somebody waits.
-func (a *attention) now() bool { return time.Now().UnixNano() < a.until.Load() }
+func (a *attention) now() bool { return int64(uptime.Now()) < a.until.Load() }
 
 func (a *attention) spacing() time.Duration {
 	if a.now() {
@@ -83,8 +84,8 @@ func (s *Subscriber) Attend() {
 	if l == nil {
 		return
 	}
-	now, last := time.Now().UnixNano(), l.attended.Load()
-	if now-last < int64(attendAgain) || !l.attended.CompareAndSwap(last, now) {
+	now, last := int64(uptime.Now()), l.attended.Load()
+	if last != 0 && now-last < int64(attendAgain) || !l.attended.CompareAndSwap(last, now) {
 		return
 	}
 	l.notices.signal() // a frame without texts, if there are none

@@ -74,7 +74,7 @@ type link struct {
 	c       *conn
 	calls   calls
 	notices notices
-	// attended is when Attend was heard last, Unix ns.
+	// attended is when Attend was heard last, in ns of uptime; 0 for never.
 	attended atomic.Int64
 }
 

@@ -25,6 +25,7 @@ type options struct {
 	members        int
 	control, leave bool
 	net, disks     bool
+	clocks         bool
 	program, dir   string
 	faults         string
 	total          int
@@ -49,6 +50,7 @@ func run(ctx context.Context, logger zerolog.Logger) error {
 	flag.BoolVar(&o.control, "control", false, "a single mysqld instead of a group")
 	flag.BoolVar(&o.net, "net", true, "networks of the members' own, where permitted")
 	flag.BoolVar(&o.disks, "disks", true, "small disks of the members' own, where permitted")
+	flag.BoolVar(&o.clocks, "clocks", true, "clocks of the mysqlds' own, where the library for it can be had")
 	flag.BoolVar(&o.leave, "leave", false, "stop at the first finding and leave the group running")
 	flag.StringVar(&o.program, "cohort", "", "path of the cohort program (default $COHORT_BIN or bin/cohort)")
 	flag.StringVar(&o.dir, "dir", "", "directory for data and findings (default: a temporary one)")
@@ -102,7 +104,7 @@ func start(ctx context.Context, o options, dir string) (battery.System, error) {
 		}
 		return battery.StartSingle(ctx, in, dir)
 	}
-	g, err := battery.StartGroup(ctx, battery.GroupOptions{Program: o.program, Dir: dir, Members: o.members, Net: o.net, Disks: o.disks})
+	g, err := battery.StartGroup(ctx, battery.GroupOptions{Program: o.program, Dir: dir, Members: o.members, Net: o.net, Disks: o.disks, Clocks: o.clocks})
 	if err != nil {
 		return nil, err
 	}

@@ -71,6 +71,7 @@ const (
 type Options struct {
 	Program       string   // path of cohort; empty means $COHORT_BIN, or bin/cohort of this module
 	Dir           string   // an empty or earlier sandbox directory
+	Mysqld        string   // path of the mysqld to run; empty means the usual one
 	Members       int      // 0 means 3
 	MysqldOptions []string // name=value
 	MemberOptions []string // name=value
@@ -82,6 +83,7 @@ type Options struct {
 // Cluster is a sandbox that was started.
 type Cluster struct {
 	program string
+	mysqld  string
 	dir     string
 	net     *netlab.Lab
 }
@@ -132,7 +134,7 @@ func Start(ctx context.Context, o Options) (*Cluster, error) {
 	if o.Members == 0 {
 		o.Members = 3
 	}
-	c := &Cluster{program: program, dir: o.Dir, net: o.Net}
+	c := &Cluster{program: program, mysqld: o.Mysqld, dir: o.Dir, net: o.Net}
 	if c.net != nil {
 		if err := c.startOnNet(ctx, o); err != nil {
 			return nil, err
@@ -146,10 +148,18 @@ func Start(ctx context.Context, o Options) (*Cluster, error) {
 	for _, v := range o.MemberOptions {
 		args = append(args, "--member-option", v)
 	}
-	if _, err := c.sandbox(ctx, args...); err != nil {
+	if _, err := c.sandbox(ctx, c.withMysqld(args)...); err != nil {
 		return nil, errors.Join(err, c.giveUp(ctx))
 	}
 	return c, nil
+}
+
+// withMysqld adds the mysqld to run to a command that starts some.
+func (c *Cluster) withMysqld(args []string) []string {
+	if c.mysqld == "" {
+		return args
+	}
+	return append(args, "--mysqld", c.mysqld)
 }
 
 // giveUp stops whatever came up: it is not to outlive the failure.
@@ -281,7 +291,7 @@ func (c *Cluster) restartOnNet(ctx context.Context, member string, part Part) er
 		if member != "" && member != name {
 			continue
 		}
-		args := append(c.net.Command(i), c.program, "sandbox", "restart", "--dir", c.dir, name)
+		args := c.withMysqld(append(c.net.Command(i), c.program, "sandbox", "restart", "--dir", c.dir, name))
 		if part != Both {
 			args = append(args, string(part))
 		}
@@ -294,7 +304,7 @@ func (c *Cluster) restartOnNet(ctx context.Context, member string, part Part) er
 
 // Add starts one more member and returns its name once it is ONLINE.
 func (c *Cluster) Add(ctx context.Context) (string, error) {
-	out, err := c.sandbox(ctx, "add", "--dir", c.dir)
+	out, err := c.sandbox(ctx, c.withMysqld([]string{"add", "--dir", c.dir})...)
 	return strings.TrimSpace(string(out)), err
 }
 
@@ -311,6 +321,9 @@ func (c *Cluster) Destroy(ctx context.Context) error {
 
 func (c *Cluster) act(ctx context.Context, verb, member string, part Part) error {
 	args := []string{verb, "--dir", c.dir}
+	if verb == "restart" {
+		args = c.withMysqld(args)
+	}
 	if member != "" {
 		args = append(args, member)
 		if part != Both {
