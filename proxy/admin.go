@@ -117,7 +117,10 @@ func (s *session) startStop(ctx context.Context, q *stmt) (bool, error) {
 			text[o.Near:], 1+strings.Count(string(text[:o.Near]), "\n")))
 	}
 	a := AdminStatement{Class: q.st.Class, Text: string(text), User: s.literalAt(text, o.User), Password: s.literalAt(text, o.Password)}
-	return s.execAdmin(ctx, q, a)
+	s.landed() // or a STOP would wait for itself
+	done, err := s.execAdmin(ctx, q, a)
+	s.working.Store(!done)
+	return done, err
 }
 
 func (s *session) literalAt(text []byte, at *sqlparse.Span) *string {

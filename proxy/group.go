@@ -2,6 +2,7 @@ package proxy
 
 import (
 	"context"
+	"time"
 
 	"cohort/sqlparse"
 )
@@ -36,6 +37,8 @@ type Group interface {
 	// AwaitFresh waits until it is, or sessions on b have to move; an error says why
 	// it may never be.
 	AwaitFresh(ctx context.Context, b Backend) error
+	// Departure is how this member left the group.
+	Departure() Departure
 	// Adrift reports that the group is out of reach: sessions run on the local mysqld to
 	// administer the group, and must not read data there.
 	Adrift() bool
@@ -48,6 +51,13 @@ type Group interface {
 	// ExpectDirect registers interest in the statement that committed under a
 	// local GTID ("uuid:n"). It may be called after the group has ordered it.
 	ExpectDirect(localGTID string) Ticket
+}
+
+// Departure says that whatever the group's primaries showed before At is in the GTID
+// set. The zero value says nothing.
+type Departure struct {
+	At    time.Time
+	GTIDs string
 }
 
 // Ticket is a session's interest in one verdict. Exactly one of Wait, to its

@@ -57,6 +57,7 @@ func (g *soloGroup) Fresh(Backend) bool { return true }
 
 // AwaitFresh implements Group.
 func (g *soloGroup) AwaitFresh(context.Context, Backend) error { return nil }
+func (g *soloGroup) Departure() Departure                      { return Departure{} }
 func (g *soloGroup) Adrift() bool                              { return g.adrift.Load() }
 
 func (g *soloGroup) NewXID() string {

@@ -220,6 +220,7 @@ func (s *session) endedAlone() bool {
 
 // leave gives the present server up; what was open there is rolled back.
 func (s *session) leave() {
+	s.landed()
 	s.down = true
 	_ = s.r.Backend.Close()
 	if s.tx.explicit {
@@ -297,6 +298,7 @@ func (s *session) settle(ctx context.Context) (done bool, err error) {
 		}
 		s.judged, s.ends = true, false
 	}
+	s.working.Store(false) // nothing was sent yet
 	code := s.cmd.Code
 	switch code {
 	case wire.ComQuit:
@@ -354,6 +356,7 @@ func (s *session) move(ctx context.Context) (done bool, err error) {
 	var u *unable
 	switch {
 	case err == nil:
+		s.working.Store(true)
 		return false, nil
 	case errors.As(err, &u):
 		s.log.Info().Err(err).Msg("session ended: it cannot be moved to the new primary")

@@ -82,6 +82,7 @@ func (s *session) attempt(ctx context.Context, login *relay.Login) error {
 	}
 	_ = s.r.Backend.Close()
 	s.r.SetBackend(cl)
+	s.parted = partedAt(s.backend, b, s.parted, s.used)
 	s.backend, s.since = b, time.Now()
 	s.where.Store(&place{b, cl.ThreadID(), cl.Conn.RawConn()})
 	s.gen++

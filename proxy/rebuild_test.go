@@ -31,11 +31,17 @@ type pairGroup struct {
 	hold    bool // no verdict before the primary has moved
 	remote  bool // the servers are other members'
 	verdict Outcome
+	// out: the member whose own server is the second one is out of the group.
+	out       bool
+	departure Departure
 }
 
 func (g *pairGroup) now() (*soloGroup, uint64) {
 	g.mu.Lock()
 	defer g.mu.Unlock()
+	if g.out {
+		return g.solo[1], 0
+	}
 	return g.solo[g.at], g.epoch
 }
 
@@ -43,10 +49,16 @@ func (g *pairGroup) Primary(context.Context) (Backend, error) {
 	s, e := g.now()
 	g.mu.Lock()
 	defer g.mu.Unlock()
-	return Backend{Network: "unix", Addr: s.addr, Local: !g.remote, MemberUUID: s.addr, Epoch: e}, nil
+	return Backend{Network: "unix", Addr: s.addr, Local: !g.remote || g.out, MemberUUID: s.addr, Epoch: e}, nil
 }
 
 func (g *pairGroup) Adrift() bool { return false }
+
+func (g *pairGroup) Departure() Departure {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	return g.departure
+}
 
 func (g *pairGroup) Moved(b Backend) bool {
 	s, e := g.now()

@@ -44,6 +44,12 @@ type session struct {
 	// For other goroutines, too.
 	committing atomic.Bool
 
+	// working: a command may be at work on the server. For other goroutines, too.
+	// used is when the last one ended there. parted: until then the session may have
+	// seen on another server what this one lacks; see parted.go.
+	working      atomic.Bool
+	used, parted time.Time
+
 	// What it takes to go on elsewhere, see rebuild.go.
 	kept         kept
 	stateChanged bool      // by the statement that runs, says the server
@@ -159,10 +165,12 @@ func (s *session) one(ctx context.Context, cmd *relay.Command) error {
 		return err
 	}
 	defer s.exit()
+	s.working.Store(true)
 	done, err := s.settle(ctx)
 	if !done && err == nil {
 		err = s.command(ctx)
 	}
+	s.landed()
 	if cap(s.buf) > maxKept {
 		s.buf = nil
 	}
@@ -309,6 +317,7 @@ func (s *session) fresh(ctx context.Context, r *reply) error {
 	s.locked, s.temp, s.unwrapNext, s.owed = false, false, false, ""
 	s.prepared, s.texts, s.tempTables, s.routines = nil, nil, nil, nil
 	s.kept = kept{}
+	s.parted = time.Time{}
 	if e := s.settleDirect(ctx, "command"); e != nil {
 		return s.sendErr(e)
 	}

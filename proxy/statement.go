@@ -133,6 +133,11 @@ func (s *session) dispatch(ctx context.Context, q *stmt) error {
 			return err
 		}
 	}
+	if !s.parted.IsZero() && s.readsTables(q) {
+		if done, err := s.mayRead(q); done || err != nil {
+			return err
+		}
+	}
 	if s.xa.open {
 		return s.inClientXA(ctx, q)
 	}

@@ -24,6 +24,14 @@ var (
 // leaveTimeout bounds how long a member that leaves tries to tell the group.
 const leaveTimeout = 5 * time.Second
 
+// vacateTimeout bounds how long a member that leaves waits for its clients' statements
+// on the primary's server (those that the router's eviction ends end sooner), and
+// applyTimeout how long for its own mysqld to apply what they may have seen there.
+const (
+	vacateTimeout = 3 * time.Second
+	applyTimeout  = 5 * time.Second
+)
+
 // startLimit bounds how long a Start waits for its join to be ordered.
 const startLimit = time.Minute
 
@@ -236,6 +244,12 @@ func (m *Member) Stop(ctx context.Context) error {
 // starts read-only again. Clients of this member find its own mysqld afterwards.
 func (m *Member) leave(ctx context.Context) {
 	m.opt.Router.SetPlace(router.OnNone)
+	if m.sessions != nil {
+		wait, cancel := context.WithTimeout(ctx, vacateTimeout)
+		m.sessions.Vacated(wait)
+		cancel()
+	}
+	at := time.Now()
 	tell, cancel := context.WithTimeout(ctx, leaveTimeout)
 	err := m.opt.Node.Leave(tell)
 	if err != nil && ctx.Err() == nil && !errors.Is(err, consensus.ErrFenced) && !errors.Is(err, consensus.ErrNotJoined) {
@@ -246,8 +260,40 @@ func (m *Member) leave(ctx context.Context) {
 		// The verdicts that its clients wait for may never come.
 		m.opt.Router.Abandon()
 	}
+	if err == nil || errors.Is(err, consensus.ErrFenced) {
+		// Decided here, so that all that was ordered, and shown by a primary, before it
+		// was asked is decided here, too.
+		n := m.opt.Node.LastN()
+		m.opt.Router.SetDeparture(router.Departure{At: at, N: n})
+		m.applyRest(ctx, n)
+	}
 	m.close(ctx)
 	m.log.Info().Msg("member left the group")
+}
+
+// applyRest gives mysqld a moment to apply what was ordered before this member left,
+// which its clients may have seen on the primary's.
+func (m *Member) applyRest(ctx context.Context, upto uint64) {
+	ctx, cancel := context.WithTimeout(ctx, applyTimeout)
+	defer cancel()
+	l, err := m.connect(ctx)
+	if err != nil {
+		return
+	}
+	defer l.disconnect()
+	for {
+		executed, err := mysqld.GroupExecuted(ctx, l.conn, m.opt.GroupName)
+		if err != nil || executed.Low >= upto {
+			return
+		}
+		if s, err := mysqld.ReadApplierStatus(ctx, l.conn); err != nil || s.Err() != nil || s.ApplierState != "ON" {
+			return // a former primary, for instance
+		}
+		if pause(ctx, pollBehind) != nil {
+			m.log.Warn().Uint64("applied", executed.Low).Uint64("target", upto).Msg("left before mysqld has applied all; clients that may have seen it do not read here")
+			return
+		}
+	}
 }
 
 // stopped answers a Stop.

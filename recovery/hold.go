@@ -21,6 +21,9 @@ type Sessions interface {
 	// Drain waits until nothing runs that Hold would have had wait, or ctx ends, and
 	// returns how much still runs, and for how long the oldest of it has.
 	Drain(ctx context.Context, all bool) (running int, oldest time.Duration)
+	// Vacated waits until no command runs any more on another member's server that
+	// sessions have to leave, or ctx ends.
+	Vacated(ctx context.Context)
 	// End ends the connections of the clients for which Drain waits, except those
 	// whose transaction is being committed.
 	End()

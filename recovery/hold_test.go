@@ -31,6 +31,8 @@ func (c *clients) Refuse(all bool) {
 	c.held, c.waiting, c.refused = append(c.held, all), true, true
 }
 
+func (c *clients) Vacated(context.Context) {}
+
 func (c *clients) End() {
 	c.mu.Lock()
 	defer c.mu.Unlock()

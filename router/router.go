@@ -65,7 +65,9 @@ type Router struct {
 	direct  atomic.Uint64 // number of the last direct statement ordered
 	// standing ends when this member has left the group, see Abandon.
 	standing atomic.Pointer[standing]
-	lease    lease
+	// departure is the latest, nil for none.
+	departure atomic.Pointer[Departure]
+	lease     lease
 
 	mu       sync.Mutex
 	trackers map[uint64]*applied.Tracker

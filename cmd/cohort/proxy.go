@@ -89,6 +89,12 @@ func (g group) AwaitFresh(ctx context.Context, b proxy.Backend) error {
 	return g.Router.AwaitFresh(ctx, router.Backend(b))
 }
 
+// Departure implements proxy.Group.
+func (g group) Departure() proxy.Departure {
+	at, gtids := g.Router.Departure()
+	return proxy.Departure{At: at, GTIDs: gtids}
+}
+
 // Expect implements proxy.Group.
 func (g group) Expect(xid string) proxy.Ticket { return ticket{g.Router.Expect(xid)} }
 
