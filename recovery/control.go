@@ -281,6 +281,7 @@ func (m *Member) applyRest(ctx context.Context, upto uint64) {
 		return
 	}
 	defer l.disconnect()
+	locks := l.newResolver(lockPatience, false)
 	for {
 		executed, err := mysqld.GroupExecuted(ctx, l.conn, m.opt.GroupName)
 		if err != nil || executed.Low >= upto {
@@ -289,6 +290,7 @@ func (m *Member) applyRest(ctx context.Context, upto uint64) {
 		if s, err := mysqld.ReadApplierStatus(ctx, l.conn); err != nil || s.Err() != nil || s.ApplierState != "ON" {
 			return // a former primary, for instance
 		}
+		locks.look(ctx, executed.Low)
 		if pause(ctx, pollBehind) != nil {
 			m.log.Warn().Uint64("applied", executed.Low).Uint64("target", upto).Msg("left before mysqld has applied all; clients that may have seen it do not read here")
 			return

@@ -78,13 +78,30 @@ func (l *life) disconnect() {
 // the sessions go first, since super_read_only waits behind rows that are prepared
 // and undecided (DESIGN §9.9).
 func (l *life) shut(ctx context.Context) error {
-	if err := mysqld.StopReplication(ctx, l.conn); err != nil {
+	if err := l.stopReplication(ctx); err != nil {
 		return err
 	}
 	if err := mysqld.KillSessions(ctx, l.conn); err != nil {
 		return err
 	}
 	return l.setReadOnly(ctx)
+}
+
+// stopReplication stops what applies. STOP REPLICA waits for an applier that waits for
+// a lock, for as long as somebody holds that: whoever it is is killed before.
+func (l *life) stopReplication(ctx context.Context) error {
+	for {
+		if err := mysqld.KillSessions(ctx, l.conn); err != nil {
+			return err
+		}
+		try, cancel := context.WithTimeout(ctx, 2*time.Second)
+		err := mysqld.StopReplication(try, l.pool)
+		late := try.Err() != nil
+		cancel()
+		if err == nil || !late || ctx.Err() != nil {
+			return err
+		}
+	}
 }
 
 // live runs one life and returns why it ended.
