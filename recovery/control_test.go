@@ -3,6 +3,7 @@ package recovery
 import (
 	"context"
 	"errors"
+	"strconv"
 	"strings"
 	"testing"
 	"time"
@@ -59,11 +60,21 @@ func TestStopWithADeadMysqld(t *testing.T) {
 	}
 }
 
-// A START that cannot join says why, and the member stays out until the next one.
+// A read lock of somebody's holds up what mysqld applies, and no STOP. A START that
+// cannot join says why, and the member stays out until the next one.
 func TestStartFails(t *testing.T) {
 	g := withTable(t, 2, 1)
 	m, via := g.all[1], g.all[2]
+	g.holder(t, m, "FLUSH TABLES WITH READ LOCK")
+	last := g.write(via, "INSERT INTO d.t VALUES (9,0)")
+	before := time.Now()
 	g.leaves(m, via)
+	if n := g.value(m, "SELECT COUNT(*) FROM performance_schema.replication_applier_status WHERE SERVICE_STATE='ON'"); n != "0" {
+		t.Error("its mysqld goes on applying")
+	}
+	if at, gtids := m.router.Departure(); at.Before(before) || gtids != groupName+":1-"+strconv.FormatUint(last.N, 10) {
+		t.Errorf("it left at %v with %s ordered, after %d", at, gtids, last.N)
+	}
 	m.db.Kill(t)
 	if err := m.member.Start(g.ctx()); err == nil || !strings.Contains(err.Error(), "mysqld.sock") {
 		t.Errorf("START with a dead mysqld: %v", err)
