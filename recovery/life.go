@@ -17,6 +17,7 @@ import (
 	"cohort/internal/binlog/capture"
 	"cohort/internal/mysqld"
 	"cohort/internal/mysqlversion"
+	"cohort/router"
 )
 
 // life is one life of mysqld as a member: from the Join that fences what was
@@ -114,13 +115,9 @@ func (m *Member) live(ctx context.Context) (err error) {
 	if err := l.prepare(ctx); err != nil {
 		return err
 	}
-	if err := l.fence(ctx); err != nil {
+	if err := l.comeIn(ctx); err != nil {
 		return err
 	}
-	if err := l.limited(ctx, l.join); err != nil {
-		return err
-	}
-	l.m.entered()
 	// From here on the group knows of this life: an end that is this server's
 	// own fault is reported.
 	err = l.serve(ctx)
@@ -132,6 +129,27 @@ func (m *Member) live(ctx context.Context) (err error) {
 	}
 	l.report(ctx, err)
 	return err
+}
+
+// comeIn fences what was before and has this life's incarnation ordered. Clients that
+// read on mysqld while this member was out would be killed by that: they wait for how
+// it ends, and not sooner, since a member that cannot enter goes on serving them.
+func (l *life) comeIn(ctx context.Context) (err error) {
+	if rt := l.m.opt.Router; rt.Suspend() {
+		defer func() {
+			if err != nil {
+				rt.SetPlace(router.OnLocal)
+			}
+		}()
+	}
+	if err := l.fence(ctx); err != nil {
+		return err
+	}
+	if err := l.limited(ctx, l.join); err != nil {
+		return err
+	}
+	l.m.entered()
+	return nil
 }
 
 // limited runs a step that waits for the group. In a try to rejoin it has a time

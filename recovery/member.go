@@ -284,9 +284,6 @@ func (m *Member) lives(ctx context.Context) error {
 			pause = shortest
 			continue
 		}
-		if !m.failed.Load() {
-			m.opt.Router.SetPlace(router.OnPrimary)
-		}
 		err := m.try(lifeCtx)
 		m.control.over()
 		m.ready.Store(false)

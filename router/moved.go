@@ -6,7 +6,7 @@ type Place int32
 const (
 	// OnPrimary is wherever the group's primary is.
 	OnPrimary Place = iota
-	// OnNone is nowhere: the member is leaving the group and sessions wait.
+	// OnNone is nowhere: the member is leaving or entering the group and sessions wait.
 	OnNone
 	// OnLocal is the member's own mysqld, which takes no writes: the member is out
 	// of the group, where it can be looked at and told to START.
@@ -35,6 +35,16 @@ func (r *Router) SetPlace(p Place) {
 	r.announce(false)
 }
 
+// Suspend has sessions wait that run on the member's own mysqld since it is out of the
+// group, and reports whether that is so.
+func (r *Router) Suspend() bool {
+	if !r.place.CompareAndSwap(int32(OnLocal), int32(OnNone)) {
+		return false
+	}
+	r.announce(false)
+	return true
+}
+
 // SetAdrift says whether sessions have nowhere to run because the group is out of
 // reach, unless this member is out of the group.
 func (r *Router) SetAdrift(adrift bool) {
@@ -61,7 +71,9 @@ func (r *Router) Moved(b Backend) bool {
 		return false
 	case place == OnAdrift:
 		// Who has a connection to the primary's mysqld is better off with it.
-	case place != OnPrimary:
+	case place == OnNone:
+		return true
+	case place == OnLocal:
 		return !local
 	case local, b.Local && b.Epoch != r.open.Load():
 		return true

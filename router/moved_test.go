@@ -95,6 +95,15 @@ func TestOwnServerIsOpenNoMore(t *testing.T) {
 		if b := <-got; !b.Local || b.Epoch != 0 || r.Moved(b) {
 			t.Errorf("out of the group: %+v, moved %v", b, r.Moved(b))
 		}
+		if !r.Suspend() || r.Suspend() || !r.Moved(Backend{Local: true}) {
+			t.Error("sessions stay on a mysqld on which all are about to be killed")
+		}
+		go primary()
+		synctest.Wait()
+		r.SetPlace(OnLocal)
+		if b := <-got; !b.Local || b.Epoch != 0 {
+			t.Errorf("out of the group still: %+v", b)
+		}
 	})
 }
 

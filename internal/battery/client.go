@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"math/rand/v2"
 	"strconv"
+	"strings"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -68,6 +69,8 @@ type progress struct {
 	errors map[string]int
 }
 
+const erUnknown = 1105
+
 // lostConnection stands for errors that no server sent.
 const lostConnection = "lost connection"
 
@@ -76,6 +79,12 @@ func (p *progress) fail(err error) {
 	var se *loadgen.ServerError
 	if errors.As(err, &se) {
 		what = strconv.Itoa(int(se.Number))
+		if se.Number == erUnknown { // the number alone says nothing
+			text, _, _ := strings.Cut(se.Message, ";")
+			text, _, _ = strings.Cut(text, "(")
+			text, _, _ = strings.Cut(text, ":")
+			what += " " + strings.TrimSpace(text)
+		}
 	}
 	p.mu.Lock()
 	defer p.mu.Unlock()
