@@ -17,25 +17,40 @@ import (
 // landed says that the present command, if there is one, has had what it gets of the
 // session's server.
 func (s *session) landed() {
-	if s.working.Load() {
-		s.used = time.Now()
-		s.working.Store(false)
+	if !s.working.Load() {
+		return
 	}
+	s.used = time.Now()
+	if b := s.backend; b.Local && b.Epoch != 0 && s.srv.opt.Group.Moved(b) {
+		s.late = true
+	}
+	s.working.Store(false)
+}
+
+// stay is what a session has had of a server: since when it was there, when its last
+// command ended, and whether one ended when the server was the primary's no more.
+type stay struct {
+	since, used time.Time
+	late        bool
 }
 
 // partedAt returns until when a session that moves may have seen what its new server
-// lacks, the zero time if that has all. parted is the same of the old server, used when
-// the last command there ended.
-func partedAt(from, to Backend, parted, used time.Time) time.Time {
+// lacks, the zero time if that has all. parted is the same of the old server.
+func partedAt(from, to Backend, parted time.Time, at stay) time.Time {
 	switch {
 	case to.Epoch != 0: // a primary has applied all that was ordered before it was one
 		return time.Time{}
 	case from.Epoch == 0:
 		return parted
-	case from.Local: // the same server
-		return time.Time{}
+	case !from.Local:
+		return at.used
+	case at.late:
+		// The same server, but for a commit that was ordered and is visible on the next
+		// primary's only. It was ordered before the epoch ended, and so before this
+		// member left, whenever the client was told.
+		return at.since
 	}
-	return used
+	return time.Time{}
 }
 
 // lacking is what the server of a session that parted must be proven to hold before it

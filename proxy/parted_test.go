@@ -9,24 +9,26 @@ import (
 )
 
 func TestPartedAt(t *testing.T) {
-	before, used := time.Unix(1, 0), time.Unix(2, 0)
+	before, since, used := time.Unix(1, 0), time.Unix(2, 0), time.Unix(3, 0)
 	primary, another := Backend{MemberUUID: "a", Epoch: 1}, Backend{MemberUUID: "b", Epoch: 2}
 	own, ownPrimary := Backend{MemberUUID: "c", Local: true}, Backend{MemberUUID: "c", Local: true, Epoch: 1}
 	var never time.Time
 	for name, x := range map[string]struct {
 		from, to     Backend
 		parted, want time.Time
+		late         bool
 	}{
-		"to the next primary":                  {primary, another, never, never},
-		"from the primary":                     {primary, own, never, used},
-		"from the primary, once more":          {primary, own, before, used},
-		"the own server began anew":            {own, own, before, before},
-		"the own server, which was all it had": {own, own, never, never},
-		"the own server was the primary's":     {ownPrimary, own, never, never},
-		"back to a primary":                    {own, primary, before, never},
-		"the own server is the primary's":      {own, ownPrimary, before, never},
+		"to the next primary":                  {primary, another, never, never, false},
+		"from the primary":                     {primary, own, never, used, false},
+		"from the primary, once more":          {primary, own, before, used, false},
+		"the own server began anew":            {own, own, before, before, false},
+		"the own server, which was all it had": {own, own, never, never, false},
+		"the own server was the primary's":     {ownPrimary, own, never, never, false},
+		"its last commit is on the next one's": {ownPrimary, own, never, since, true},
+		"back to a primary":                    {own, primary, before, never, false},
+		"the own server is the primary's":      {own, ownPrimary, before, never, false},
 	} {
-		if got := partedAt(x.from, x.to, x.parted, used); !got.Equal(x.want) {
+		if got := partedAt(x.from, x.to, x.parted, stay{since, used, x.late}); !got.Equal(x.want) {
 			t.Errorf("%s: %v, want %v", name, got, x.want)
 		}
 	}

@@ -82,8 +82,8 @@ func (s *session) attempt(ctx context.Context, login *relay.Login) error {
 	}
 	_ = s.r.Backend.Close()
 	s.r.SetBackend(cl)
-	s.parted = partedAt(s.backend, b, s.parted, s.used)
-	s.backend, s.since = b, time.Now()
+	s.parted = partedAt(s.backend, b, s.parted, stay{s.since, s.used, s.late})
+	s.backend, s.since, s.late = b, time.Now(), false
 	s.where.Store(&place{b, cl.ThreadID(), cl.Conn.RawConn()})
 	s.gen++
 	defer context.AfterFunc(ctx, func() { _ = cl.Close() })()

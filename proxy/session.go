@@ -45,9 +45,11 @@ type session struct {
 	committing atomic.Bool
 
 	// working: a command may be at work on the server. For other goroutines, too.
-	// used is when the last one ended there. parted: until then the session may have
-	// seen on another server what this one lacks; see parted.go.
+	// used is when the last one ended there, late: that was the primary's no more by
+	// then. parted: until then the session may have seen on another server what this
+	// one lacks; see parted.go.
 	working      atomic.Bool
+	late         bool
 	used, parted time.Time
 
 	// What it takes to go on elsewhere, see rebuild.go.

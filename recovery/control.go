@@ -268,6 +268,9 @@ func (m *Member) leave(ctx context.Context) {
 		m.applyRest(ctx, n)
 	}
 	m.close(ctx)
+	if err := m.onServer(ctx, func(ctx context.Context, l *life) error { return l.settleOrdered(ctx) }); err != nil {
+		m.log.Debug().Err(err).Msg("a transaction may be left prepared; START settles it")
+	}
 	m.log.Info().Msg("member left the group")
 }
 

@@ -35,6 +35,25 @@ func (l *life) settlePrepared(ctx context.Context) error {
 	return nil
 }
 
+// settleOrdered commits what a primary that has left had prepared and the group
+// ordered: its clients were told, or will be, and read here next. What the log does not
+// know may still be decided: that is left to the next life.
+func (l *life) settleOrdered(ctx context.Context) error {
+	xids, err := mysqld.XARecover(ctx, l.conn)
+	if err != nil {
+		return err
+	}
+	for _, x := range xids {
+		if v, known := l.m.opt.Node.Verdict(string(x.Gtrid)); !known || !v.Committed {
+			continue
+		}
+		if err := l.settleOne(ctx, x); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
 // ofPresentPrimary says whether an xid was made for another member that is the
 // primary now: its session still ran here, on the former primary, when it asked
 // for one.
