@@ -267,9 +267,11 @@ func (m *Member) leave(ctx context.Context) {
 		m.opt.Router.SetDeparture(router.Departure{At: at, N: n})
 		m.applyRest(ctx, n)
 	}
-	m.close(ctx)
-	if err := m.onServer(ctx, func(ctx context.Context, l *life) error { return l.settleOrdered(ctx) }); err != nil {
-		m.log.Debug().Err(err).Msg("a transaction may be left prepared; START settles it")
+	if m.close(ctx) {
+		settle := func(ctx context.Context, l *life) error { return l.settleOrdered(ctx) }
+		if err := m.onServer(ctx, settle); err != nil {
+			m.log.Debug().Err(err).Msg("a transaction may be left prepared; START settles it")
+		}
 	}
 	m.log.Info().Msg("member left the group")
 }

@@ -94,6 +94,30 @@ func TestStartFails(t *testing.T) {
 	g.equal()
 }
 
+// A primary that leaves has what was ordered: its clients were told, or will be.
+func TestPrimaryStops(t *testing.T) {
+	g := withTable(t, 2, 1)
+	p, via := g.all[0], g.all[2]
+	_, tk, n := g.orderedNotExecuted(1)
+	g.leaves(p, via)
+	if o := g.outcome(tk); !o.Committed || o.N != n {
+		t.Errorf("the client is told %+v", o)
+	}
+	if rows := g.value(p, "SELECT COUNT(*) FROM d.t"); rows != "2" {
+		t.Errorf("%s rows", rows)
+	}
+	_, gtids := p.router.Departure()
+	if has := g.value(p, "SELECT GTID_SUBSET('"+gtids+"', @@GLOBAL.gtid_executed)"); gtids == "" || has != "1" {
+		t.Errorf("it left with %s ordered and has %s", gtids, g.value(p, "SELECT @@GLOBAL.gtid_executed"))
+	}
+	if err := p.member.Start(g.ctx()); err != nil {
+		t.Fatal(err)
+	}
+	g.online(p)
+	g.equal()
+	g.rows("0,1")
+}
+
 // A START that waits for a majority in vain gives up. Its join may be ordered all
 // the same, afterwards: the member does not stay in the group by that.
 func TestStartGivesUp(t *testing.T) {

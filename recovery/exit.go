@@ -221,18 +221,18 @@ func (m *Member) fail(ctx context.Context) {
 	m.opt.Router.SetPlace(router.OnLocal)
 }
 
-// close is closeServer within leaveTimeout.
-func (m *Member) close(ctx context.Context) {
+// close is closeServer within leaveTimeout, and reports whether that was enough.
+func (m *Member) close(ctx context.Context) bool {
 	ctx, cancel := context.WithTimeout(ctx, leaveTimeout)
 	defer cancel()
 	for {
 		err := m.closeServer(ctx)
 		if err == nil {
-			return
+			return true
 		}
 		if pause(ctx, 100*time.Millisecond) != nil {
 			m.log.Warn().Err(err).Msg("left without closing mysqld for writes")
-			return
+			return false
 		}
 	}
 }

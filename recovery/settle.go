@@ -36,8 +36,8 @@ func (l *life) settlePrepared(ctx context.Context) error {
 }
 
 // settleOrdered commits what a primary that has left had prepared and the group
-// ordered: its clients were told, or will be, and read here next. What the log does not
-// know may still be decided: that is left to the next life.
+// ordered: its clients were told, or will be, and read here next. Nobody is connected
+// any more. What the log does not know is left to the next life.
 func (l *life) settleOrdered(ctx context.Context) error {
 	xids, err := mysqld.XARecover(ctx, l.conn)
 	if err != nil {
