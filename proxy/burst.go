@@ -120,7 +120,7 @@ func (s *session) burstLost(ctx context.Context, q *stmt, ticket Ticket, r *repl
 	s.concludeWithin(ctx, ticket, &res)
 	if !replied && res.err == nil {
 		// What the client would have to know of it is lost.
-		res.err = wire.NewError(erUnknown, "HY000",
+		res.err = wire.NewError(erDuringCommit, "HY000",
 			"Lost connection to the primary's server during the statement, which has been committed; its result is lost")
 	}
 	return s.finishAutocommit(ctx, q, r, &res)

@@ -20,6 +20,7 @@ const (
 	erUnsupportedPS    = 1295
 	erConCount         = 1040
 	erServerShutdown   = 1053
+	erDuringCommit     = 1180
 	erXANotA           = 1397
 	erXAInval          = 1398
 	erXARMFail         = 1399
@@ -73,14 +74,15 @@ func outcomeError(o Outcome) *wire.ServerError {
 	return &wire.ServerError{Code: code, State: state, Message: msg}
 }
 
-// unknownOutcome is the answer where neither commit nor abort is proven.
+// unknownOutcome is the answer where neither commit nor abort is proven. It has a number
+// of its own (ER_ERROR_DURING_COMMIT): who gets another one knows that nothing of what
+// was to be committed was, or will be.
 func unknownOutcome(what string, err error) *wire.ServerError {
 	if errors.Is(err, ErrLeft) {
-		// Group Replication's error, which may not mean more there either.
-		return wire.NewError(erRunHook, "HY000", "Error on observer while running replication hook 'before_commit'. "+
-			"The member left the group: the outcome of this %s is unknown", what)
+		return wire.NewError(erDuringCommit, "HY000",
+			"The member left the group: the outcome of this %s is unknown, it may or may not have been committed", what)
 	}
-	return wire.NewError(erUnknown, "HY000",
+	return wire.NewError(erDuringCommit, "HY000",
 		"The outcome of this %s is unknown: it may or may not have been committed (%v)", what, err)
 }
 

@@ -53,7 +53,7 @@ func TestServerIsFenced(t *testing.T) {
 			t.Errorf("%s in a transaction: %v", c.stmt, e)
 		}
 	}
-	if e := ends.fails(ends.stmt); e == nil || e.Code != 1105 || !strings.Contains(e.Message, "unknown") {
+	if e := ends.fails(ends.stmt); e == nil || e.Code != 1180 || !strings.Contains(e.Message, "unknown") {
 		t.Errorf("a procedure that commits: %v", e)
 	}
 	refusals := func() string {

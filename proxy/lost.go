@@ -237,7 +237,7 @@ func (s *session) survives(err error) bool {
 	if !isBackendLost(err) || errors.Is(err, errOutcome) || errors.Is(err, errClose) || !s.goesOn() {
 		return false
 	}
-	if !s.answered && s.sendErr(wire.NewError(erUnknown, "HY000",
+	if !s.answered && s.sendErr(wire.NewError(erDuringCommit, "HY000",
 		"Lost connection to the primary's server during the statement; what it did is unknown")) != nil {
 		return false
 	}

@@ -222,7 +222,7 @@ func TestUnknownBranch(t *testing.T) {
 				c.must("BEGIN", sql)
 				sql = tt.end
 			}
-			if e := c.fails(sql); e == nil || e.Code != 1105 || !strings.Contains(e.Message, "unknown") {
+			if e := c.fails(sql); e == nil || e.Code != 1180 || !strings.Contains(e.Message, "unknown") {
 				t.Errorf("%s: %v", sql, e)
 			}
 			c.closed()
@@ -245,7 +245,7 @@ func TestLostBeforePrepare(t *testing.T) {
 	eventually(t, "killed", func() bool {
 		return g.db.Value(t, "SELECT COUNT(*) FROM information_schema.PROCESSLIST WHERE ID="+id) == "0"
 	})
-	if e := c.fails("COMMIT"); e == nil || e.Code != 1105 || !strings.Contains(e.Message, "unknown") {
+	if e := c.fails("COMMIT"); e == nil || e.Code != 1180 || !strings.Contains(e.Message, "unknown") {
 		t.Errorf("COMMIT: %v", e)
 	}
 	c.closed()

@@ -405,7 +405,7 @@ func TestUnknownOutcome(t *testing.T) {
 	g.db.SQL(t, "CREATE TABLE plain.t (a INT PRIMARY KEY)")
 	c := g.client(t, false, "plain", 0, 0)
 	for _, sql := range []string{"INSERT INTO t VALUES (1)", "CREATE TABLE u (a INT PRIMARY KEY)"} {
-		if e := c.fails(sql); e == nil || e.Code != 1105 || !strings.Contains(e.Message, "unknown") {
+		if e := c.fails(sql); e == nil || e.Code != 1180 || !strings.Contains(e.Message, "unknown") {
 			t.Errorf("%s: %v", sql, e)
 		}
 	}

@@ -3,7 +3,6 @@ package battery
 import (
 	"errors"
 	"fmt"
-	"strings"
 	"time"
 
 	"cohort/internal/loadgen"
@@ -32,8 +31,7 @@ type Call struct {
 }
 
 // refusals promise that nothing was written: a deadlock or a lost transaction,
-// too large a transaction, a lost certification. 3100 is also the answer where a member
-// has left the group, and then it says that the outcome is unknown.
+// too large a transaction, a lost certification. 1180 is the one that leaves it open.
 var refusals = map[uint16]bool{1213: true, 3100: true, 3101: true}
 
 // outcomeOf judges the answer to the statement that commits.
@@ -42,7 +40,7 @@ func outcomeOf(err error) Outcome {
 	switch {
 	case err == nil:
 		return OK
-	case errors.As(err, &se) && refusals[se.Number] && !strings.Contains(se.Message, "unknown"):
+	case errors.As(err, &se) && refusals[se.Number]:
 		return Fail
 	default:
 		return Unknown

@@ -78,7 +78,7 @@ type Config struct {
 	MemberExpelTimeout time.Duration `key:"group_replication_member_expel_timeout" def:"5" min:"0" max:"3600" unit:"seconds" live:"yes"`
 
 	// UnreachableMajorityTimeout: How long a member that has lost its majority waits
-	// before it is out of the group: clients that wait get error 3100, its state is
+	// before it is out of the group: clients that wait get error 1180, its state is
 	// ERROR, and it tries to rejoin. 0 means for ever.
 	UnreachableMajorityTimeout time.Duration `key:"group_replication_unreachable_majority_timeout" def:"0" min:"0" max:"31536000" unit:"seconds" live:"yes"`
 

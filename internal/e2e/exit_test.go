@@ -10,7 +10,7 @@ import (
 )
 
 // The primary loses its majority for longer than it may: a client that waits for
-// a COMMIT gets error 3100, the member is in ERROR and in offline mode, which lets
+// a COMMIT gets error 1180, the member is in ERROR and in offline mode, which lets
 // administrators in only; when the others are back START brings it back too.
 func TestExitWithoutMajority(t *testing.T) {
 	g := startGroup(t)
@@ -33,7 +33,7 @@ func TestExitWithoutMajority(t *testing.T) {
 			}
 		}
 	}
-	if _, err := waiting.ExecContext(ctx, "INSERT INTO x VALUES (2)"); errno(err) != 3100 {
+	if _, err := waiting.ExecContext(ctx, "INSERT INTO x VALUES (2)"); errno(err) != 1180 {
 		t.Errorf("who waits for the group is told: %v", err)
 	}
 	eventually(t, func() error {
