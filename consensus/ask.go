@@ -36,13 +36,15 @@ const (
 	askRemoved = "removed" // does the log still count this replica?
 	askPeers   = "peers"   // who is ONLINE, and where is the members' channel?
 	askForced  = "forced"  // was a membership forced without this replica?
+	askFailed  = "failed"  // say in the log that this member, which is OFFLINE, is in ERROR
 )
 
 type question struct {
 	Op     string `json:"op"`
 	Group  string `json:"group"`
 	Member uint64 `json:"member"`
-	// Replica is what askRemoved and askForced are about, Generation its membership.
+	// Replica is what askRemoved, askForced and askFailed are about, Generation its
+	// membership.
 	Replica    uint64 `json:"replica,omitempty"`
 	Generation uint64 `json:"generation,omitempty"`
 	// Lineage, LastN and Checksum are what the member holds, 0 for nothing.
@@ -228,6 +230,9 @@ func (n *Node) answer(ctx context.Context, q *question) answer {
 	v := n.View()
 	if !v.Founded {
 		return refuse(ErrNotFounded, "%s waits for its group to be founded", n.cfg.LocalAddress)
+	}
+	if q.Op == askFailed {
+		return n.failed(ctx, v, q)
 	}
 	if err := n.vet(v, q); err != nil {
 		return refuse(err, "%v", err)
