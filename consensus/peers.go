@@ -49,7 +49,7 @@ func (n *Node) PeerAddresses(ctx context.Context, v *state.View) map[uint64]stri
 	var wg sync.WaitGroup
 	for i, addr := range asked {
 		wg.Go(func() {
-			a, err := ask(ctx, addr, question{Op: askPeers, Group: n.cfg.GroupName, Member: n.cfg.ReplicaID, Lineage: v.Lineage})
+			a, err := n.ask(ctx, addr, question{Op: askPeers, Lineage: v.Lineage})
 			if err == nil && a.Code == "" {
 				answers[i] = a
 			}
@@ -95,12 +95,12 @@ func (n *Node) tellFailed(ctx context.Context) bool {
 	}
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
-	q := question{Op: askFailed, Group: n.cfg.GroupName, Member: n.cfg.ReplicaID, Replica: h.replica, Generation: h.generation}
+	q := question{Op: askFailed, Replica: h.replica, Generation: h.generation}
 	asked := n.others(n.View())
 	said := make(chan bool, len(asked))
 	for _, addr := range asked {
 		go func() { // ends with ctx, or its question
-			a, err := ask(ctx, addr, q)
+			a, err := n.ask(ctx, addr, q)
 			said <- err == nil && a.Code == ""
 		}()
 	}
