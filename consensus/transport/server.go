@@ -8,6 +8,7 @@ import (
 	"fmt"
 	"io"
 	"net"
+	"syscall"
 	"time"
 
 	"github.com/lni/dragonboat/v4/raftpb"
@@ -70,7 +71,8 @@ func (t *Transport) serve(nc net.Conn) {
 		h, err = t.welcome(in)
 	}
 	if err != nil {
-		if t.ctx.Err() == nil && !errors.Is(err, io.EOF) {
+		// Who hung up was not refused: whoever asks several members needs one answer.
+		if t.ctx.Err() == nil && !errors.Is(err, io.EOF) && !errors.Is(err, syscall.ECONNRESET) {
 			t.logRefusal(log, nc, err)
 		}
 		return
