@@ -2,6 +2,7 @@ package consensus
 
 import (
 	"context"
+	"crypto/tls"
 	"encoding/binary"
 	"encoding/json"
 	"errors"
@@ -10,6 +11,7 @@ import (
 	"net"
 	"slices"
 	"strings"
+	"syscall"
 	"time"
 
 	"cohort/consensus/state"
@@ -17,7 +19,8 @@ import (
 
 // Who is not in the group asks a member at the address of its log, one question
 // a connection: askMagic, then a question, then an answer, each JSON behind its
-// length (4 bytes big-endian).
+// length (4 bytes big-endian). It is encrypted, and both sides are verified, as the
+// connections of the log are.
 
 const (
 	askMagic = "cohort ask 1\n"
@@ -36,13 +39,15 @@ const (
 	askRemoved = "removed" // does the log still count this replica?
 	askPeers   = "peers"   // who is ONLINE, and where is the members' channel?
 	askForced  = "forced"  // was a membership forced without this replica?
+	askFailed  = "failed"  // say in the log that this member, which is OFFLINE, is in ERROR
 )
 
 type question struct {
 	Op     string `json:"op"`
 	Group  string `json:"group"`
 	Member uint64 `json:"member"`
-	// Replica is what askRemoved and askForced are about, Generation its membership.
+	// Replica is what askRemoved, askForced and askFailed are about, Generation its
+	// membership.
 	Replica    uint64 `json:"replica,omitempty"`
 	Generation uint64 `json:"generation,omitempty"`
 	// Lineage, LastN and Checksum are what the member holds, 0 for nothing.
@@ -56,8 +61,9 @@ type question struct {
 	Settings string `json:"settings,omitempty"`
 	UUID     string `json:"uuid,omitempty"`
 	ServerID uint64 `json:"server_id,omitempty"`
-	Address  string `json:"address,omitempty"`
-	Nonce    uint64 `json:"nonce,omitempty"`
+	// Address is where the log of who asks is.
+	Address string `json:"address,omitempty"`
+	Nonce   uint64 `json:"nonce,omitempty"`
 }
 
 type answer struct {
@@ -145,28 +151,42 @@ func readAsk(r io.Reader, v any) error {
 }
 
 // ask puts a question to the member at addr.
-func ask(ctx context.Context, addr string, q question) (answer, error) {
+func (n *Node) ask(ctx context.Context, addr string, q question) (answer, error) {
+	q.Group, q.Member, q.Address = n.cfg.GroupName, n.cfg.ReplicaID, n.cfg.LocalAddress
 	ctx, cancel := context.WithTimeout(ctx, askTimeout)
 	defer cancel()
-	d := net.Dialer{Timeout: askTimeout / 2}
-	c, err := d.DialContext(ctx, "tcp", addr)
+	host, _, err := net.SplitHostPort(addr)
 	if err != nil {
 		return answer{}, err
 	}
-	defer c.Close()
-	defer context.AfterFunc(ctx, func() { c.Close() })()
-	var a answer
-	if err := errors.Join(writeAsk(c, askMagic, q), readAsk(c, &a)); err != nil {
-		if ctx.Err() != nil {
-			err = ctx.Err()
-		}
-		return answer{}, fmt.Errorf("ask %s: %w", addr, err)
+	d := net.Dialer{Timeout: askTimeout / 2}
+	nc, err := d.DialContext(ctx, "tcp", addr)
+	if err != nil {
+		return answer{}, err
 	}
-	return a, nil
+	defer nc.Close()
+	defer context.AfterFunc(ctx, func() { nc.Close() })()
+	c := nc
+	if n.cfg.TLS != nil {
+		c = tls.Client(nc, n.cfg.TLS.Client(host))
+	}
+	var a answer
+	if err = writeAsk(c, askMagic, q); err == nil {
+		err = readAsk(c, &a)
+	}
+	switch {
+	case err == nil:
+		return a, nil
+	case ctx.Err() != nil:
+		err = ctx.Err()
+	case errors.Is(err, io.EOF) || errors.Is(err, syscall.ECONNRESET):
+		err = fmt.Errorf("no answer (this address is not in its group_replication_ip_allowlist, or it has another group_replication_ssl_mode or authority?): %w", err)
+	}
+	return answer{}, fmt.Errorf("ask %s: %w", addr, err)
 }
 
 // answerTo serves one connection of which the first byte was read.
-func (n *Node) answerTo(ctx context.Context, c net.Conn) {
+func (n *Node) answerTo(ctx context.Context, c net.Conn, verify func(address string) error) {
 	_ = c.SetDeadline(time.Now().Add(askTimeout))
 	magic := make([]byte, len(askMagic)-1)
 	var q question
@@ -175,7 +195,14 @@ func (n *Node) answerTo(ctx context.Context, c net.Conn) {
 	}
 	ctx, cancel := context.WithTimeout(ctx, answerTimeout)
 	defer cancel()
-	if err := writeAsk(c, "", n.answer(ctx, &q)); err != nil {
+	var a answer
+	if err := verify(q.Address); err != nil {
+		n.log.Warn().Err(err).Str("address", q.Address).Msg("a question about the group was refused")
+		a = refuse(errAsked, "%v", err)
+	} else {
+		a = n.answer(ctx, &q)
+	}
+	if err := writeAsk(c, "", a); err != nil {
 		n.log.Debug().Err(err).Msg("a question about the group was not answered")
 	}
 }
@@ -228,6 +255,9 @@ func (n *Node) answer(ctx context.Context, q *question) answer {
 	v := n.View()
 	if !v.Founded {
 		return refuse(ErrNotFounded, "%s waits for its group to be founded", n.cfg.LocalAddress)
+	}
+	if q.Op == askFailed {
+		return n.failed(ctx, v, q)
 	}
 	if err := n.vet(v, q); err != nil {
 		return refuse(err, "%v", err)

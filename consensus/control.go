@@ -196,9 +196,16 @@ func (n *Node) SetMemberState(ctx context.Context, member, incarnation uint64, t
 
 // ReportError reports that this member's life is in ERROR, also one of which the
 // Join was not applied here: where nothing is applied because the rows are missing, the
-// others may have seen it. It returns when that was applied here or ctx ends; the
-// entry may be ordered by then all the same.
+// others may have seen it. It returns when that was applied here, another member has
+// done it, or ctx ends; the entry may be ordered by then all the same.
+//
+// A replica that began with a snapshot whose rows are missing takes no part in the
+// log before it has them, so it cannot propose either. Its earlier life is OFFLINE then,
+// and the others are asked to say of that why.
 func (n *Node) ReportError(ctx context.Context) error {
+	if n.tellFailed(ctx) {
+		return nil
+	}
 	s := state.SetState{Member: n.cfg.ReplicaID, Nonce: n.joining.Load(), State: state.StateError}
 	if s.Nonce == 0 {
 		return ErrNotJoined

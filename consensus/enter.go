@@ -131,15 +131,15 @@ func temporary(err error) bool { return errors.Is(err, ErrNoSeed) || errors.Is(e
 // seek asks everybody once. A founder is told to be one when nobody knows of a
 // group.
 func (n *Node) seek(ctx context.Context, e Entrance, nonce uint64) (id identity, keep bool, err error) {
-	q := question{Op: askInfo, Group: n.cfg.GroupName, Member: n.cfg.ReplicaID, Settings: e.Settings, UUID: e.UUID,
-		ServerID: e.ServerID, Address: n.cfg.LocalAddress, Nonce: nonce, Executed: e.Executed}
+	q := question{Op: askInfo, Settings: e.Settings, UUID: e.UUID,
+		ServerID: e.ServerID, Nonce: nonce, Executed: e.Executed}
 	if v := n.View(); v.Founded {
 		q.Lineage, q.LastN, q.Index = v.Lineage, n.LastN(), n.Applied()
 		q.Checksum, _ = n.ChecksumAt(q.LastN)
 	}
 	var causes []error
 	for _, addr := range n.acquaintances() {
-		a, err := ask(ctx, addr, q)
+		a, err := n.ask(ctx, addr, q)
 		if err != nil {
 			causes = append(causes, err)
 			continue
@@ -157,7 +157,7 @@ func (n *Node) seek(ctx context.Context, e Entrance, nonce uint64) (id identity,
 			}
 		}
 		q.Op = askAdmit
-		a, err = ask(ctx, addr, q)
+		a, err = n.ask(ctx, addr, q)
 		if err == nil {
 			err = a.err()
 		}

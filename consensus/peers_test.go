@@ -41,3 +41,35 @@ func (c *cluster) uuid(m *testMember) string {
 	}
 	return x.Info.UUID
 }
+
+// Whoever asks says of a life that is OFFLINE why, and nothing of any other.
+func TestErrorIsSaidOfTheOffline(t *testing.T) {
+	c := newCluster(t, 3, nil)
+	c.found()
+	ctx := c.ctx()
+	one, two := c.members[0].node, c.members[1].node
+	m, _ := two.View().Member(2)
+	q := question{Op: askFailed, Group: one.cfg.GroupName, Member: 2, Replica: m.Replica}
+	if a := one.answer(ctx, &q); a.Code == "" {
+		t.Error("of a member that lives")
+	}
+	if err := one.SetMemberState(ctx, 2, m.Incarnation, state.StateOffline); err != nil {
+		t.Fatal(err)
+	}
+	other := q
+	other.Replica++
+	if a := one.answer(ctx, &other); a.Code == "" {
+		t.Error("of another replica")
+	}
+	for range 2 { // once more does nothing
+		for !two.tellFailed(ctx) {
+			if err := ctx.Err(); err != nil {
+				t.Fatal(err)
+			}
+		}
+	}
+	c.settle()
+	if m, _ = one.View().Member(2); m.State != state.StateError {
+		t.Error(m.State)
+	}
+}

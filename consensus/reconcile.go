@@ -284,7 +284,7 @@ func (h *host) ended() bool {
 // (see n.strayed).
 func (n *Node) removed(ctx context.Context, op string, id identity) bool {
 	v := n.View()
-	q := question{Op: op, Group: n.cfg.GroupName, Member: n.cfg.ReplicaID, Replica: id.Replica, Generation: id.Generation,
+	q := question{Op: op, Replica: id.Replica, Generation: id.Generation,
 		Lineage: v.Lineage, LastN: n.LastN(), Index: n.Applied(), Executed: n.executed.Load()}
 	q.Checksum, _ = n.ChecksumAt(q.LastN)
 	ctx, cancel := context.WithCancel(ctx)
@@ -293,7 +293,7 @@ func (n *Node) removed(ctx context.Context, op string, id identity) bool {
 	answers := make(chan answer, len(addrs))
 	for _, addr := range addrs {
 		go func() { // ends with ctx, or its question
-			a, err := ask(ctx, addr, q)
+			a, err := n.ask(ctx, addr, q)
 			if err != nil {
 				a = answer{}
 			}

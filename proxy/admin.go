@@ -136,6 +136,7 @@ func (s *session) execAdmin(ctx context.Context, q *stmt, a AdminStatement) (boo
 	a.Warn = func(code uint16, message string) {
 		said = append(said, condition{level: "Warning", code: strconv.Itoa(int(code)), message: message, state: "HY000"})
 	}
+	a.Consistency = func(level string) { s.kept.consistency = level }
 	done, err := s.srv.opt.Admin.Exec(ctx, s.adminInfo(), a)
 	if err != nil {
 		return s.adminErr(q, err)
@@ -270,7 +271,7 @@ func (s *session) evaluateOnServer(ctx context.Context, expr []byte) (Value, err
 	if st.Rest < len(sql) || st.Has(sqlparse.FlagBad|sqlparse.FlagCall|sqlparse.FlagInto|sqlparse.FlagLocking|sqlparse.FlagGroupFunc) || tables {
 		return Value{}, wire.NewError(erNotSupportedYet, "42000", "This version of MySQL doesn't yet support 'such an expression here through cohort; give a literal'")
 	}
-	r := &replacer{ctx: ctx, admin: s.srv.opt.Admin, who: s.info()}
+	r := &replacer{ctx: ctx, admin: s.srv.opt.Admin, who: s.info(), consistency: s.kept.consistency}
 	if sql, _ = sqlparse.Rewrite(sql, s.mode, s.schema, r); r.err != nil {
 		return Value{}, r.err
 	}

@@ -33,17 +33,29 @@ func namesTable(text []byte, mode sqlparse.Mode) bool {
 	return len(text) == 0
 }
 
+// isFresh reports whether a read now is as new as the session's consistency level asks.
+// All levels but one ask for the newest.
+func (s *session) isFresh() bool {
+	own := s.kept.consistency
+	return own == "EVENTUAL" || s.srv.opt.Group.Fresh(s.backend, own != "")
+}
+
+// errHeld is Group Replication's answer to a statement that its consistency level holds
+// for too long.
+var errHeld = wire.NewError(3781, "HY000", "Timeout exceeded for held statement while new Group Replication primary member is applying backlog."+
+	" This member has lost its contact to a majority of the group, so what it reads may be old; group_replication_consistency = EVENTUAL lets it.")
+
 // awaitFresh holds a read back while the member does not know whether its primary is
 // still the only one. done says that the client has its answer.
 func (s *session) awaitFresh(ctx context.Context, q *stmt) (done bool, err error) {
 	ctx, cancel := context.WithTimeout(ctx, s.srv.opt.RebuildWait)
 	defer cancel()
-	if err := s.srv.opt.Group.AwaitFresh(ctx, s.backend); err != nil {
+	if err := s.srv.opt.Group.AwaitFresh(ctx, s.backend, s.kept.consistency != ""); err != nil {
 		if s.ctx.Err() != nil {
 			return true, err
 		}
-		return true, s.refuse(q, wire.NewError(erUnknown, "HY000",
-			"This member has lost its contact to a majority of the group, so what it reads may be old; group_replication_consistency = EVENTUAL lets it (%v)", err))
+		s.log.Debug().Err(err).Msg("a read was held for too long")
+		return true, s.refuse(q, errHeld)
 	}
 	if s.srv.opt.Group.Moved(s.backend) {
 		_ = s.r.Backend.Close()

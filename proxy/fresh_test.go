@@ -1,6 +1,9 @@
 package proxy
 
 import (
+	"context"
+	"errors"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -56,6 +59,54 @@ func (g *pairRig) readsWait(t *testing.T) {
 	}
 	inTx.expect("2", "SELECT a FROM here")
 	g.pair.stale.Store(false)
+}
+
+// oldGroup never becomes fresh; eventual: nobody needs it who does not say so.
+type oldGroup struct {
+	*soloGroup
+	eventual atomic.Bool
+}
+
+func (g *oldGroup) Fresh(_ Backend, always bool) bool { return g.eventual.Load() && !always }
+
+func (g *oldGroup) AwaitFresh(context.Context, Backend, bool) error { return errors.New("it is old") }
+
+// sessionConsistency: what a session sets group_replication_consistency to counts for
+// its reads, and for them alone.
+func (g *rig) sessionConsistency(t *testing.T) {
+	old := &oldGroup{soloGroup: g.group}
+	g.startProxy(func(o *Options) { o.Group, o.Admin = old, &testAdmin{} })
+	c, other := g.client(t, false, "root", 0, 0), g.client(t, false, "root", 0, 0)
+	const read = "SELECT COUNT(*) FROM mysql.user WHERE user = 'root' AND host = 'localhost'"
+	held := func(c *rawClient) {
+		t.Helper()
+		if e := c.fails(read); e == nil || e.Code != 3781 || e.State != "HY000" {
+			t.Errorf("a read that is held: %v", e)
+		}
+	}
+	shows := func(want string) {
+		t.Helper()
+		for _, sql := range []string{"SELECT @@group_replication_consistency", "SELECT @@SESSION.group_replication_consistency"} {
+			c.expect(want, sql)
+		}
+		c.expect("BEFORE_ON_PRIMARY_FAILOVER", "SELECT @@GLOBAL.group_replication_consistency")
+	}
+	held(c)
+	shows("BEFORE_ON_PRIMARY_FAILOVER")
+	c.must("SET SESSION group_replication_consistency = 'EVENTUAL'")
+	c.expect("1", read)
+	shows("EVENTUAL")
+	held(other)
+	c.must("SET group_replication_consistency = 'BEFORE_ON_PRIMARY_FAILOVER'")
+	held(c)
+	old.eventual.Store(true)
+	held(c)
+	other.expect("1", read)
+	c.send(wire.ComResetConnection, nil)
+	if _, err := c.read(wire.ComResetConnection, ""); err != nil {
+		t.Fatal(err)
+	}
+	c.expect("1", read)
 }
 
 func TestReadsTables(t *testing.T) {

@@ -32,11 +32,12 @@ type Group interface {
 	// so that its server will not end the sessions that it has, either.
 	Unheard(b Backend) bool
 	// Fresh reports whether what b's server answers now is as new as the group's
-	// consistency promises. It is called for every statement, and must be cheap.
-	Fresh(b Backend) bool
+	// consistency promises; always: as new as can be. It is called for every
+	// statement, and must be cheap.
+	Fresh(b Backend, always bool) bool
 	// AwaitFresh waits until it is, or sessions on b have to move; an error says why
 	// it may never be.
-	AwaitFresh(ctx context.Context, b Backend) error
+	AwaitFresh(ctx context.Context, b Backend, always bool) error
 	// Departure is how this member left the group.
 	Departure() Departure
 	// Adrift reports that the group is out of reach: sessions run on the local mysqld to
@@ -117,6 +118,9 @@ type AdminStatement struct {
 	// Reset is the variable that RESET PERSIST names; IfExists: it need not be there.
 	Reset    string
 	IfExists bool
+	// Consistency notes what group_replication_consistency is in the session from now
+	// on.
+	Consistency func(level string)
 	// Warn notes a warning for the client.
 	Warn func(code uint16, message string)
 }

@@ -53,12 +53,12 @@ func (g *soloGroup) Moved(Backend) bool { return false }
 func (g *soloGroup) Unheard(Backend) bool { return false }
 
 // Fresh implements Group.
-func (g *soloGroup) Fresh(Backend) bool { return true }
+func (g *soloGroup) Fresh(Backend, bool) bool { return true }
 
 // AwaitFresh implements Group.
-func (g *soloGroup) AwaitFresh(context.Context, Backend) error { return nil }
-func (g *soloGroup) Departure() Departure                      { return Departure{} }
-func (g *soloGroup) Adrift() bool                              { return g.adrift.Load() }
+func (g *soloGroup) AwaitFresh(context.Context, Backend, bool) error { return nil }
+func (g *soloGroup) Departure() Departure                            { return Departure{} }
+func (g *soloGroup) Adrift() bool                                    { return g.adrift.Load() }
 
 func (g *soloGroup) NewXID() string {
 	g.mu.Lock()

@@ -67,13 +67,13 @@ func (g *pairGroup) Moved(b Backend) bool {
 
 func (g *pairGroup) Unheard(Backend) bool { return g.unheard.Load() }
 
-func (g *pairGroup) Fresh(b Backend) bool {
+func (g *pairGroup) Fresh(b Backend, _ bool) bool {
 	return !g.stale.Load() || b.MemberUUID != g.solo[0].addr
 }
 
-func (g *pairGroup) AwaitFresh(ctx context.Context, b Backend) error {
+func (g *pairGroup) AwaitFresh(ctx context.Context, b Backend, always bool) error {
 	g.waiting.Add(1)
-	for !g.Fresh(b) && !g.Moved(b) {
+	for !g.Fresh(b, always) && !g.Moved(b) {
 		select {
 		case <-ctx.Done():
 			return ctx.Err()

@@ -234,6 +234,9 @@ func (a *testAdmin) Exec(_ context.Context, who SessionInfo, st AdminStatement) 
 	set := ""
 	for _, x := range st.Set {
 		set += x.Scope + " " + x.Name + "=" + x.Value.Text
+		if x.Scope == "SESSION" {
+			st.Consistency(x.Value.Text)
+		}
 	}
 	a.started = append(a.started, st.Text+"|"+set+"|"+who.User)
 	return true, nil
@@ -282,6 +285,8 @@ func (a *testAdmin) Variable(_ context.Context, _ SessionInfo, name string) (str
 		return groupUUID, false, true
 	case "group_replication_member_weight":
 		return "50", true, true
+	case "group_replication_consistency":
+		return "BEFORE_ON_PRIMARY_FAILOVER", false, true
 	}
 	return "", false, false
 }
@@ -329,6 +334,7 @@ func TestAdmin(t *testing.T) {
 	if ps, err := c.read(wire.ComStmtPrepare, ""); err != nil || ps[0][0] != 0 {
 		t.Errorf("prepare: %q %v", ps, err)
 	}
+	g.sessionConsistency(t)
 }
 
 // TestClientGone: what a client runs ends with its connection.

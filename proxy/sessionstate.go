@@ -20,9 +20,12 @@ type kept struct {
 	// value that only the server knows.
 	userVars map[string]string
 	role     string // the last SET ROLE
-	insertID uint64 // LAST_INSERT_ID()
-	memory   int
-	handlers int // HANDLERs opened and not closed
+	// consistency is what the session has set group_replication_consistency to, ""
+	// while the member's counts.
+	consistency string
+	insertID    uint64 // LAST_INSERT_ID()
+	memory      int
+	handlers    int // HANDLERs opened and not closed
 	// taint says why the session cannot be built again, "" if it can.
 	taint string
 	// literals: a user variable was assigned a string literal, whose meaning

@@ -128,7 +128,7 @@ func (s *session) dispatch(ctx context.Context, q *stmt) error {
 	if !s.mayWrite(q) {
 		return s.refuse(q, errNotCompliant)
 	}
-	if !s.srv.opt.Group.Fresh(s.backend) && s.readsTables(q) {
+	if !s.isFresh() && s.readsTables(q) {
 		if done, err := s.awaitFresh(ctx, q); done || err != nil {
 			return err
 		}
@@ -240,7 +240,7 @@ func (s *session) special(ctx context.Context, q *stmt, d *diagnostics) (done bo
 	}
 	if st.Has(sqlparse.FlagGroupTable|sqlparse.FlagSharedTable|sqlparse.FlagGroupVar) && admin != nil ||
 		st.Has(sqlparse.FlagRowCount|sqlparse.FlagDiagVar) && d != nil {
-		r := &replacer{ctx: ctx, admin: admin, who: s.info(), diag: d}
+		r := &replacer{ctx: ctx, admin: admin, who: s.info(), consistency: s.kept.consistency, diag: d}
 		q.text, _ = sqlparse.Rewrite(q.text, s.mode, s.schema, r)
 		if r.err != nil {
 			return true, s.refuse(q, asServerError(r.err))

@@ -17,7 +17,9 @@ type replacer struct {
 	ctx   context.Context
 	admin Admin
 	who   SessionInfo
-	diag  *diagnostics // nil: the server's own are true
+	// consistency is the session's own, "" for none.
+	consistency string
+	diag        *diagnostics // nil: the server's own are true
 	// err is why the statement cannot run.
 	err error
 }
@@ -44,7 +46,12 @@ func (r *replacer) Variable(scope, name string) string {
 		return ""
 	}
 	v, numeric, ok := r.admin.Variable(r.ctx, r.who, name)
-	if x, known := sysvar.Find(name); ok && known && (scope == "session" || scope == "local") && !x.HasSession() {
+	x, known := sysvar.Find(name)
+	switch session := scope == "session" || scope == "local"; {
+	case !ok || !known:
+	case x.HasSession() && scope != "global" && r.consistency != "":
+		v = r.consistency
+	case session && !x.HasSession():
 		r.err = wire.NewError(1238, "HY000", "Variable '%s' is a GLOBAL variable", name)
 	}
 	switch {
@@ -167,6 +174,12 @@ func (s *session) showVariables(ctx context.Context, q *stmt) {
 		all = s.srv.opt.Admin.Status(ctx, s.info())
 	} else {
 		all = s.srv.opt.Admin.Variables(ctx, s.info())
+	}
+	for i, v := range all {
+		if x, ok := sysvar.Find(v.Name); ok && x.HasSession() && !global && s.kept.consistency != "" {
+			all = slices.Clone(all)
+			all[i].Value = s.kept.consistency
+		}
 	}
 	if pattern := like.Of(q.text); len(pattern) > 0 {
 		p := strings.ToLower(string(unescapeLike(pattern, s.mode)))

@@ -39,9 +39,9 @@ func (g *testGroup) outlive(applied uint64, others ...*testMember) {
 
 // A member whose process and mysqld were away until the log was compacted beyond
 // it fetches from another member's group binlog what it lacks. While nobody can give
-// it, it takes its exit action and everybody sees it in ERROR; a START tries again. It
-// is a member as before, though its process ends once more during the fetch, and those
-// of all donors begin anew before it is back: what it was sent says where they were.
+// it, it takes its exit action and everybody sees it in ERROR, also if its process ended during
+// the fetch; a START tries again. It is a member as before, though the processes of all
+// donors begin anew before it is back: what it was sent says where they were.
 func TestMemberWasAwayForTooLong(t *testing.T) {
 	g := newGroupKeeping(t, 8<<20, 3, 0)
 	g.ddl("CREATE DATABASE d", "CREATE TABLE d.away (id INT PRIMARY KEY, pad LONGTEXT)")
@@ -60,18 +60,27 @@ func TestMemberWasAwayForTooLong(t *testing.T) {
 	}
 	away.db.Restart(t)
 	g.start(away)
-	until(t, "the member has given up", away.member.Failed)
-	if err := away.member.LastError(); !errors.Is(err, ErrNoDonor) || away.member.Wanted() {
-		t.Errorf("it is wanted: %t, it failed with %v", away.member.Wanted(), err)
-	}
-	until(t, "the others see it in ERROR", func() bool {
-		for _, d := range donors {
-			if v, _ := d.node.View().Member(away.id); v.State != state.StateError {
-				return false
+	seen := func(what state.MemberState) {
+		t.Helper()
+		until(t, "the others see it "+what.String(), func() bool {
+			for _, d := range donors {
+				if v, _ := d.node.View().Member(away.id); v.State != what {
+					return false
+				}
 			}
+			return true
+		})
+	}
+	givesUp := func() {
+		t.Helper()
+		away.donors.SetRetryCount(2)
+		until(t, "the member has given up", away.member.Failed)
+		if err := away.member.LastError(); !errors.Is(err, ErrNoDonor) || away.member.Wanted() {
+			t.Errorf("it is wanted: %t, it failed with %v", away.member.Wanted(), err)
 		}
-		return true
-	})
+		seen(state.StateError)
+	}
+	givesUp()
 	for _, d := range donors {
 		d.store.Limit(groupbinlog.NoLimit)
 	}
@@ -80,8 +89,15 @@ func TestMemberWasAwayForTooLong(t *testing.T) {
 		t.Fatal(err)
 	}
 	until(t, "rows are fetched", func() bool { return away.rows.Load() > 0 })
+	seen(state.StateRecovering)
 	g.stop(away)
 	away.stall.Store(false)
+	for _, d := range donors {
+		d.store.Limit(1)
+	}
+	g.start(away)
+	givesUp()
+	g.stop(away)
 	for _, d := range donors {
 		g.stop(d)
 		g.start(d)

@@ -295,19 +295,18 @@ func (m *Member) exit(ctx context.Context, cause error) {
 func (m *Member) tellOut(ctx context.Context) {
 	to := state.StateOffline
 	err := m.LastError()
-	if errors.Is(err, ErrDiverged) || errors.Is(err, mysqld.ErrApplier) || errors.Is(err, errRows) {
+	if errors.Is(err, ErrDiverged) || errors.Is(err, mysqld.ErrApplier) {
 		to = state.StateError
 	}
 	for {
+		// A Join of its last try may be ordered late, so it is said again and again:
+		// that of a START which had no majority and was given up, too.
 		if errors.Is(err, errRows) {
 			// This member's view is of long ago: what is ordered is not applied here.
 			tell, cancel := context.WithTimeout(ctx, leaveTimeout)
 			_ = m.opt.Node.ReportError(tell)
 			cancel()
-		}
-		// A Join of its last try may be ordered late: that of a START which had no
-		// majority and was given up, too.
-		if me, ok := m.opt.Node.View().Member(m.opt.ReplicaID); ok && inGroup(&me) {
+		} else if me, ok := m.opt.Node.View().Member(m.opt.ReplicaID); ok && inGroup(&me) {
 			_ = m.opt.Node.SetMemberState(ctx, me.ID, me.Incarnation, to)
 		}
 		if pause(ctx, time.Second) != nil {

@@ -4,8 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"math"
-	"sync"
 	"sync/atomic"
 	"time"
 )
@@ -21,9 +19,7 @@ var began = time.Now()
 // them stands while the machine is suspended.
 type lease struct {
 	until atomic.Pointer[moment] // nil: never
-
-	mu  sync.Mutex // held while they are set
-	off bool
+	off   atomic.Bool            // reads that ask for nothing else do without
 }
 
 // moment is a reading of both clocks.
@@ -32,49 +28,35 @@ type moment struct {
 	wall int64
 }
 
-// always does not end.
-var always = &moment{up: math.MaxInt64, wall: math.MaxInt64}
-
 // SetLease says until when reads may be answered; a time that has passed ends it at
 // once.
 func (r *Router) SetLease(until time.Time) {
-	r.lease.mu.Lock()
-	defer r.lease.mu.Unlock()
-	switch {
-	case r.lease.off:
-	case until.IsZero():
+	if until.IsZero() {
 		r.lease.until.Store(nil)
-	default:
-		r.lease.until.Store(&moment{until.Sub(began), until.UnixNano()})
+		return
 	}
+	r.lease.until.Store(&moment{until.Sub(began), until.UnixNano()})
 }
 
-// NeedLease says whether reads need a lease: without, a member that is cut off goes on
-// with what its primary has.
-func (r *Router) NeedLease(need bool) {
-	r.lease.mu.Lock()
-	defer r.lease.mu.Unlock()
-	r.lease.off = !need
-	if need {
-		r.lease.until.Store(nil)
-	} else {
-		r.lease.until.Store(always)
-	}
-}
+// NeedLease says whether reads need a lease that do not say so themselves: without, a
+// member that is cut off goes on with what its primary has.
+func (r *Router) NeedLease(need bool) { r.lease.off.Store(!need) }
 
 // Fresh reports whether a read that is sent to b now sees everything that was
-// acknowledged before, as far as b is the primary's server. It is called for every
-// statement. A process that stood still finds its lease run out.
-func (r *Router) Fresh(b Backend) bool {
-	l := r.lease.until.Load()
-	if l == always || b.Epoch == 0 { // out of the group what is read is the member's own
+// acknowledged before, as far as b is the primary's server, or need not. always: it
+// has to, whatever NeedLease was told. It is called for every statement. A process
+// that stood still finds its lease run out.
+func (r *Router) Fresh(b Backend, always bool) bool {
+	// Out of the group what is read is the member's own.
+	if b.Epoch == 0 || !always && r.lease.off.Load() {
 		return true
 	}
+	l := r.lease.until.Load()
 	return l != nil && l.holds(time.Now())
 }
 
 // Leased reports whether there is a lease now, or none is needed.
-func (r *Router) Leased() bool { return r.Fresh(Backend{Epoch: 1}) }
+func (r *Router) Leased() bool { return r.Fresh(Backend{Epoch: 1}, false) }
 
 func (l *moment) holds(now time.Time) bool {
 	return now.Sub(began) < l.up && now.UnixNano() < l.wall
@@ -83,12 +65,12 @@ func (l *moment) holds(now time.Time) bool {
 // leasePoll is the pause between two looks of who waits for the lease.
 const leasePoll = 5 * time.Millisecond
 
-// AwaitFresh returns once reads on b are fresh, or sessions have to leave it; an error
+// AwaitFresh returns once reads on b are Fresh, or sessions have to leave it; an error
 // wraps ErrNoContact.
-func (r *Router) AwaitFresh(ctx context.Context, b Backend) error {
+func (r *Router) AwaitFresh(ctx context.Context, b Backend, always bool) error {
 	t := time.NewTicker(leasePoll)
 	defer t.Stop()
-	for !r.Fresh(b) && !r.Moved(b) {
+	for !r.Fresh(b, always) && !r.Moved(b) {
 		select {
 		case <-t.C:
 		case <-ctx.Done():

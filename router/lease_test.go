@@ -18,10 +18,10 @@ func TestLease(t *testing.T) {
 	b, own := Backend{MemberUUID: "a", Epoch: 3}, Backend{Local: true}
 	fresh := func(what string, want bool) {
 		t.Helper()
-		if got := r.Fresh(b); got != want {
+		if got := r.Fresh(b, false); got != want {
 			t.Errorf("%s: fresh %t", what, got)
 		}
-		if !r.Fresh(own) {
+		if !r.Fresh(own, true) {
 			t.Errorf("%s: out of the group a read waits", what)
 		}
 	}
@@ -37,22 +37,30 @@ func TestLease(t *testing.T) {
 	fresh("where none is needed", true)
 	r.SetLease(time.Time{})
 	fresh("where none is needed, and there is none", true)
+	if r.Fresh(b, true) {
+		t.Error("a read that has to be fresh is, without a lease")
+	}
+	r.SetLease(time.Now().Add(time.Hour))
+	if !r.Fresh(b, true) {
+		t.Error("a read that has to be fresh is not, with a lease")
+	}
+	r.SetLease(time.Time{})
 	r.NeedLease(true)
 	fresh("where one is needed again", false)
 
 	ctx, cancel := context.WithTimeout(t.Context(), 20*time.Millisecond)
 	defer cancel()
-	if err := r.AwaitFresh(ctx, b); !errors.Is(err, ErrNoContact) {
+	if err := r.AwaitFresh(ctx, b, false); !errors.Is(err, ErrNoContact) {
 		t.Errorf("without a lease: %v", err)
 	}
 	done := make(chan error, 1)
-	go func() { done <- r.AwaitFresh(t.Context(), b) }()
+	go func() { done <- r.AwaitFresh(t.Context(), b, true) }()
 	r.SetLease(time.Now().Add(time.Hour))
 	if err := <-done; err != nil {
 		t.Error(err)
 	}
 	r.SetLease(time.Time{})
-	if err := r.AwaitFresh(t.Context(), Backend{MemberUUID: "b", Epoch: 2}); err != nil {
+	if err := r.AwaitFresh(t.Context(), Backend{MemberUUID: "b", Epoch: 2}, true); err != nil {
 		t.Errorf("on a server that is the primary's no more: %v", err)
 	}
 }

@@ -12,6 +12,7 @@ import (
 	"cohort/consensus/state"
 	"cohort/internal/httpapi"
 	"cohort/internal/mysqld"
+	"cohort/internal/sysvar"
 	"cohort/internal/wire"
 	"cohort/proxy"
 	"cohort/recovery"
@@ -148,7 +149,7 @@ func (s *statusSource) applier(ctx context.Context, name, text string) func() er
 	if name == forceMembers && s.member != nil {
 		return func() error { return s.forceMembers(ctx, text) }
 	}
-	if name == "group_replication_consistency" && s.router != nil && (text == "EVENTUAL" || text == "BEFORE_ON_PRIMARY_FAILOVER") {
+	if v, ok := sysvar.Find(name); ok && v.HasSession() && v.HasEffect(text) && s.router != nil {
 		return func() error {
 			s.router.NeedLease(needsLease(text))
 			s.remember(name, text)

@@ -19,6 +19,7 @@ import (
 	"cohort/internal/wire"
 	"cohort/proxy"
 	"cohort/recovery"
+	"cohort/router"
 	"cohort/sqlparse"
 )
 
@@ -267,6 +268,37 @@ func TestSetVariables(t *testing.T) {
 	s.life = nil
 	if got := set("SUPER", weight("GLOBAL", "71")); got == "" {
 		t.Error("a weight that nobody takes was set")
+	}
+}
+
+// A session's consistency level is its own: nothing changes for others, and no privilege
+// is needed.
+func TestSetSessionConsistency(t *testing.T) {
+	rt := router.New(router.Options{Log: &router.NodeRef{}, Logger: zerolog.Nop()})
+	defer rt.Close()
+	s := &statusSource{cfg: config.Default(), router: rt}
+	const name = "group_replication_consistency"
+	for _, c := range []struct {
+		privileges, scope string
+		value             sysvar.Value
+		session, global   string
+		fails             bool
+	}{
+		{"", "SESSION", str("eventual"), "EVENTUAL", "BEFORE_ON_PRIMARY_FAILOVER", false},
+		{"", "SESSION", num("1"), "BEFORE_ON_PRIMARY_FAILOVER", "BEFORE_ON_PRIMARY_FAILOVER", false},
+		{"", "SESSION", str("BEFORE"), "", "BEFORE_ON_PRIMARY_FAILOVER", true},
+		{"", "GLOBAL", str("EVENTUAL"), "", "BEFORE_ON_PRIMARY_FAILOVER", true},
+		{"SUPER", "GLOBAL", str("AFTER"), "", "BEFORE_ON_PRIMARY_FAILOVER", true},
+		{"SUPER", "GLOBAL", str("EVENTUAL"), "", "EVENTUAL", false},
+		{"", "SESSION", sysvar.Value{Kind: sysvar.Default}, "EVENTUAL", "EVENTUAL", false},
+	} {
+		session := ""
+		_, err := s.Exec(t.Context(), who(c.privileges), proxy.AdminStatement{Class: sqlparse.Set, Consistency: func(level string) { session = level },
+			Set: []proxy.Assignment{{Scope: c.scope, Name: name, Value: c.value}}})
+		global, _, _ := s.Variable(t.Context(), proxy.SessionInfo{}, name)
+		if (err != nil) != c.fails || session != c.session || global != c.global || rt.Leased() != (c.global == "EVENTUAL") {
+			t.Errorf("%+v: %v, session %s, global %s, reads need no lease: %t", c, err, session, global, rt.Leased())
+		}
 	}
 }
 

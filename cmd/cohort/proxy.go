@@ -82,11 +82,13 @@ func (g group) Moved(b proxy.Backend) bool { return g.Router.Moved(router.Backen
 func (g group) Unheard(b proxy.Backend) bool { return !b.Local && g.member.Unheard(b.MemberUUID) }
 
 // Fresh implements proxy.Group.
-func (g group) Fresh(b proxy.Backend) bool { return g.Router.Fresh(router.Backend(b)) }
+func (g group) Fresh(b proxy.Backend, always bool) bool {
+	return g.Router.Fresh(router.Backend(b), always)
+}
 
 // AwaitFresh implements proxy.Group.
-func (g group) AwaitFresh(ctx context.Context, b proxy.Backend) error {
-	return g.Router.AwaitFresh(ctx, router.Backend(b))
+func (g group) AwaitFresh(ctx context.Context, b proxy.Backend, always bool) error {
+	return g.Router.AwaitFresh(ctx, router.Backend(b), always)
 }
 
 // Departure implements proxy.Group.

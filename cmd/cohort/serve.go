@@ -45,7 +45,7 @@ func serveCommand(args []string, stdout, stderr io.Writer) int {
 		log.Warn().Msg(w)
 	}
 	for _, k := range cfg.Deferred() {
-		log.Warn().Str("key", k.Name).Str("needs", k.Needs()).Msg("this setting has no effect yet")
+		log.Warn().Str("key", k.Name).Str("needs", k.Later).Msg("this setting has no effect yet")
 	}
 	shareProcessors(os.Getenv)
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)

@@ -47,6 +47,7 @@ type setting struct {
 	// apply makes it count, nil for what counts already or is only stored.
 	apply   func() error
 	persist bool
+	session bool // it is the session's alone
 	warning string
 }
 
@@ -66,6 +67,9 @@ func (s *statusSource) set(ctx context.Context, who proxy.SessionInfo, st proxy.
 			if err := x.apply(); err != nil {
 				return err
 			}
+		}
+		if x.session && st.Consistency != nil {
+			st.Consistency(x.text)
 		}
 		if x.persist {
 			stored[x.name] = x.text
@@ -107,6 +111,15 @@ func (s *statusSource) check(ctx context.Context, who proxy.SessionInfo, a proxy
 	}
 	if err != nil {
 		return x, err
+	}
+	if a.Scope == "SESSION" {
+		if a.Value.Kind == sysvar.Default && nerr == nil {
+			x.text, same = now, true
+		}
+		if x.session = same || v.HasEffect(x.text); !x.session {
+			return x, v.Unchangeable(x.text)
+		}
+		return x, nil
 	}
 	x.warning = v.Truncated(a.Value, x.text)
 	if only || same {

@@ -8,6 +8,7 @@ import (
 	"fmt"
 	"io"
 	"net"
+	"syscall"
 	"time"
 
 	"github.com/lni/dragonboat/v4/raftpb"
@@ -57,20 +58,21 @@ func (t *Transport) serve(nc net.Conn) {
 			return
 		}
 	}
-	first := bufio.NewReaderSize(nc, readBuffer)
-	if t.o.Asked != nil {
-		if err := nc.SetDeadline(time.Now().Add(handshakeTimeout)); err != nil {
-			return
-		}
-		if b, err := first.Peek(1); err == nil && b[0] == t.o.AskedBy {
-			_, _ = first.Discard(1)
-			t.o.Asked(t.ctx, &peeked{nc, first})
+	in, err := t.secure(nc)
+	if err == nil && t.o.Asked != nil {
+		if b, err := in.r.Peek(1); err == nil && b[0] == t.o.AskedBy {
+			_, _ = in.r.Discard(1)
+			t.o.Asked(t.ctx, &peeked{in.Conn, in.r}, func(address string) error { return t.verify(in.state, address) })
 			return
 		}
 	}
-	in, h, err := t.welcome(nc, first)
+	var h hello
+	if err == nil {
+		h, err = t.welcome(in)
+	}
 	if err != nil {
-		if t.ctx.Err() == nil && !errors.Is(err, io.EOF) {
+		// Who hung up was not refused: whoever asks several members needs one answer.
+		if t.ctx.Err() == nil && !errors.Is(err, io.EOF) && !errors.Is(err, syscall.ECONNRESET) {
 			t.logRefusal(log, nc, err)
 		}
 		return
@@ -117,61 +119,80 @@ func (t *Transport) logRefusal(log zerolog.Logger, nc net.Conn, err error) {
 	log.Warn().Err(err).Msg("log connection: refused")
 }
 
-// inConn is a connection of a member that was let in.
+// inConn is a connection that was accepted; state is that of its TLS, or nil.
 type inConn struct {
 	net.Conn
-	r *bufio.Reader
+	r     *bufio.Reader
+	state *tls.ConnectionState
 }
 
-// welcome hears who connects and answers. All of it must be over within
+// secure begins with whoever connects: in clear text or under TLS, as this member
+// wants it, whatever it is to be used for. All until it is let in must be over within
 // handshakeTimeout, however slowly bytes arrive.
-func (t *Transport) welcome(nc net.Conn, first *bufio.Reader) (*inConn, hello, error) {
+func (t *Transport) secure(nc net.Conn) (*inConn, error) {
 	if err := nc.SetDeadline(time.Now().Add(handshakeTimeout)); err != nil {
-		return nil, hello{}, err
+		return nil, err
 	}
+	first := bufio.NewReaderSize(nc, readBuffer)
 	// What a TLS handshake begins with; a hello's length is less than 5 times 256.
 	b, err := first.Peek(1)
 	if err != nil {
-		return nil, hello{}, err
+		return nil, err
 	}
 	switch encrypted := b[0] == 22; {
 	case encrypted && t.o.TLS == nil:
-		return nil, hello{}, errors.New("it uses TLS and group_replication_ssl_mode is DISABLED here")
+		return nil, errors.New("it uses TLS and group_replication_ssl_mode is DISABLED here")
 	case !encrypted && t.o.TLS != nil:
-		nc.Write(appendReply(nil, "group_replication_ssl_mode is not DISABLED there"))
-		return nil, hello{}, errors.New("it does not use TLS, and group_replication_ssl_mode here wants it")
-	}
-	in := &inConn{Conn: nc, r: first}
-	var state *tls.ConnectionState
-	if t.o.TLS != nil {
-		c := tls.Server(&peeked{nc, first}, t.o.TLS.Server())
-		if err := c.Handshake(); err != nil {
-			return nil, hello{}, err
+		if t.o.Asked == nil || b[0] != t.o.AskedBy {
+			nc.Write(appendReply(nil, "group_replication_ssl_mode is not DISABLED there"))
 		}
-		s := c.ConnectionState()
-		state = &s
-		in = &inConn{Conn: c, r: bufio.NewReaderSize(c, readBuffer)}
+		return nil, errors.New("it does not use TLS, and group_replication_ssl_mode here wants it")
 	}
+	if t.o.TLS == nil {
+		return &inConn{Conn: nc, r: first}, nil
+	}
+	c := tls.Server(&peeked{nc, first}, t.o.TLS.Server())
+	if err := c.Handshake(); err != nil {
+		return nil, err
+	}
+	state := c.ConnectionState()
+	return &inConn{Conn: c, r: bufio.NewReaderSize(c, readBuffer), state: &state}, nil
+}
+
+// verify says why who connects cannot be at the address that it gives.
+func (t *Transport) verify(state *tls.ConnectionState, address string) error {
+	if state == nil {
+		return nil
+	}
+	host, _, err := net.SplitHostPort(address)
+	if err != nil {
+		return err
+	}
+	return t.o.TLS.VerifyHost(*state, host)
+}
+
+// welcome hears who connects and answers.
+func (t *Transport) welcome(in *inConn) (hello, error) {
 	p, err := readBlock(in.r)
 	if err != nil {
-		return nil, hello{}, err
+		return hello{}, err
 	}
 	h, err := parseHello(p)
 	if err != nil {
-		return nil, hello{}, err
+		return hello{}, err
 	}
-	refusal := t.judge(h, state)
+	refusal := t.judge(h, in.state)
 	reason := ""
 	if refusal != nil {
 		reason = refusal.Error()
 	}
 	if _, err := in.Write(appendReply(nil, reason)); err != nil {
-		return nil, hello{}, err
+		return hello{}, err
 	}
 	if refusal != nil {
-		return nil, hello{}, refusal
+		return hello{}, refusal
 	}
-	return in, h, nc.SetDeadline(time.Time{})
+	return h, in.SetDeadline(time.Time{})
 }
 
 // judge says why the other side is not let in.
@@ -184,14 +205,8 @@ func (t *Transport) judge(h hello, state *tls.ConnectionState) error {
 	case h.replica == t.o.Replica:
 		return fmt.Errorf("it says that it is replica %d, as this member is", h.replica)
 	}
-	if state != nil {
-		host, _, err := net.SplitHostPort(h.address)
-		if err != nil {
-			return err
-		}
-		if err := t.o.TLS.VerifyHost(*state, host); err != nil {
-			return err
-		}
+	if err := t.verify(state, h.address); err != nil {
+		return err
 	}
 	switch {
 	case h.purpose == forCalls && t.o.Called == nil:

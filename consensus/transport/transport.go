@@ -69,8 +69,10 @@ type Options struct {
 	// taken. It is called for every frame and must be cheap. May be nil.
 	Allowed func(replica uint64) bool
 	// Asked serves a connection of which the first byte, which was read, is AskedBy:
-	// no hello and no TLS handshake begins with that. May be nil.
-	Asked   func(context.Context, net.Conn)
+	// no hello and no TLS handshake begins with that. It is under the same TLS as the
+	// log; verify says whether who asks may be at the address that it gives. May be
+	// nil.
+	Asked   func(ctx context.Context, c net.Conn, verify func(address string) error)
 	AskedBy byte
 	// Patient reports whether the member at an address can wait some milliseconds to
 	// learn how far the log is committed, if nothing else is sent to it. It is called

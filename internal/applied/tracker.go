@@ -167,11 +167,6 @@ func (t *Tracker) Wait(ctx context.Context, n uint64) error {
 	}
 	w := &waiter{n: n, done: make(chan struct{})}
 	t.exact[n] = append(t.exact[n], w)
-	onWait := t.onWait
-	t.mu.Unlock()
-	if onWait != nil {
-		onWait()
-	}
 	return t.await(ctx, w, func() {
 		rest := slices.DeleteFunc(t.exact[n], func(x *waiter) bool { return x == w })
 		if len(rest) == 0 {
@@ -195,17 +190,17 @@ func (t *Tracker) WaitAll(ctx context.Context, upto uint64) error {
 	}
 	w := &waiter{n: upto, done: make(chan struct{})}
 	heap.Push(&t.prefix, w)
+	return t.await(ctx, w, func() { heap.Remove(&t.prefix, w.index) })
+}
+
+// await gives the lock back and blocks until w is woken or ctx is done; then remove,
+// called under the lock, takes w out. A wake-up that came first wins over ctx.
+func (t *Tracker) await(ctx context.Context, w *waiter, remove func()) error {
 	onWait := t.onWait
 	t.mu.Unlock()
 	if onWait != nil {
 		onWait()
 	}
-	return t.await(ctx, w, func() { heap.Remove(&t.prefix, w.index) })
-}
-
-// await blocks until w is woken or ctx is done; then remove, called under the
-// lock, takes w out. A wake-up that came first wins over ctx.
-func (t *Tracker) await(ctx context.Context, w *waiter, remove func()) error {
 	select {
 	case <-w.done:
 		return w.err

@@ -335,3 +335,26 @@ func BenchmarkAddWait64(b *testing.B) {
 	close(work)
 	next.Wait()
 }
+
+// Whoever begins to wait is announced, before it does and without the lock; who finds
+// what it wants is not.
+func TestOnWait(t *testing.T) {
+	tr := New(Set{Low: 5})
+	waits := make(chan uint64, 10)
+	tr.OnWait(func() { waits <- tr.Low() })
+	for name, wait := range map[string]func(context.Context, uint64) error{"Wait": tr.Wait, "WaitAll": tr.WaitAll} {
+		if err := wait(t.Context(), 5); err != nil || len(waits) != 0 {
+			t.Errorf("%s for what is there: %v, announced %d times", name, err, len(waits))
+		}
+		ctx, cancel := context.WithCancel(t.Context())
+		done := make(chan error, 1)
+		go func() { done <- wait(ctx, 9) }()
+		if low := <-waits; low != 5 {
+			t.Errorf("%s: announced at %d", name, low)
+		}
+		cancel()
+		if err := <-done; !errors.Is(err, context.Canceled) || len(waits) != 0 {
+			t.Errorf("%s: %v", name, err)
+		}
+	}
+}

@@ -86,10 +86,7 @@ func (c *Config) Deferred() []Key {
 	def := Default()
 	var out []Key
 	for _, k := range Keys() {
-		if k.Name == "group_replication_consistency" && c.Consistency == "EVENTUAL" {
-			continue // which has its effect
-		}
-		if k.Later != "" && c.explicit[k.Name] != "" && c.text(k) != def.text(k) {
+		if text := c.text(k); !k.HasEffect(text) && c.explicit[k.Name] != "" && text != def.text(k) {
 			out = append(out, k)
 		}
 	}

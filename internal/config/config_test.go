@@ -6,6 +6,7 @@ import (
 	"os"
 	"path/filepath"
 	"reflect"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -185,6 +186,26 @@ func TestPrecedence(t *testing.T) {
 		}
 		if d := l.Deferred(); len(d) != 1 || d[0].Name != "group_replication_clone_threshold" {
 			t.Errorf("deferred %v", d)
+		}
+	}
+}
+
+// Of a key that comes later some values may have their effect already.
+func TestEffective(t *testing.T) {
+	for level, deferred := range map[string]bool{"EVENTUAL": false, "BEFORE_ON_PRIMARY_FAILOVER": false, "BEFORE": true, "AFTER": true, "BEFORE_AND_AFTER": true} {
+		c := Default()
+		if err := c.Set("group_replication_consistency", level, FromFlag); err != nil {
+			t.Fatal(err)
+		}
+		if got := len(c.Deferred()) == 1; got != deferred {
+			t.Errorf("%s: deferred %t", level, got)
+		}
+	}
+	for _, k := range Keys() {
+		for _, v := range k.Effective {
+			if k.Later == "" || !slices.Contains(k.Words, v) {
+				t.Errorf("%s: %s", k.Name, v)
+			}
 		}
 	}
 }

@@ -27,7 +27,9 @@ type Key struct {
 	// Live is whether the value may change while the member is in a group.
 	Live bool
 	// Later names what must arrive before the key has an effect; "" if it has one.
-	Later string
+	// Effective are the values that have theirs all the same.
+	Later     string
+	Effective []string
 	// Secret values are never printed.
 	Secret bool
 
@@ -69,6 +71,9 @@ var keys = sync.OnceValue(func() []Key {
 		if e := f.Tag.Get("enum"); e != "" {
 			k.Words = strings.Split(e, ",")
 		}
+		if e := f.Tag.Get("effective"); e != "" {
+			k.Effective = strings.Split(e, ",")
+		}
 		switch {
 		case f.Type == reflect.TypeFor[time.Duration]():
 			k.kind = kindSeconds
@@ -85,6 +90,11 @@ var keys = sync.OnceValue(func() []Key {
 	}
 	return out
 })
+
+// HasEffect reports whether a value of the key, as Get returns it, has an effect.
+func (k Key) HasEffect(value string) bool {
+	return k.Later == "" || slices.Contains(k.Effective, value)
+}
 
 // Range describes the accepted values for people.
 func (k Key) Range() string {

@@ -47,10 +47,10 @@ type Config struct {
 	// highest weight wins.
 	MemberWeight uint64 `key:"group_replication_member_weight" def:"50" min:"0" max:"100" unit:"points" live:"yes"`
 
-	// Consistency: The consistency level that new sessions start with. With EVENTUAL
-	// a member that has lost its majority goes on serving reads, which may be old;
-	// with any other they wait there.
-	Consistency string `key:"group_replication_consistency" def:"BEFORE_ON_PRIMARY_FAILOVER" enum:"EVENTUAL,BEFORE_ON_PRIMARY_FAILOVER,BEFORE,AFTER,BEFORE_AND_AFTER" live:"yes" later:"beyond that: consistency levels"`
+	// Consistency: The consistency level of sessions that have not set their own. With
+	// EVENTUAL a member that has lost its majority goes on serving reads, which may be
+	// old; with any other they wait there.
+	Consistency string `key:"group_replication_consistency" def:"BEFORE_ON_PRIMARY_FAILOVER" enum:"EVENTUAL,BEFORE_ON_PRIMARY_FAILOVER,BEFORE,AFTER,BEFORE_AND_AFTER" live:"yes" effective:"EVENTUAL,BEFORE_ON_PRIMARY_FAILOVER" later:"consistency levels"`
 
 	// TransactionSizeLimit: The largest transaction the group takes; a bigger
 	// one fails at COMMIT with error 3100 and is rolled back. DDL is not

@@ -62,14 +62,11 @@ func (k Key) laterText() string {
 	case strings.HasPrefix(k.Later, "nothing"):
 		return "Has no effect (accepted so that a file can be moved over)."
 	}
-	if k.Needs() != k.Later {
-		return "Beyond that checked, but without effect yet: it comes with " + k.Needs() + "."
+	if k.Effective != nil {
+		return "Of these values " + strings.Join(k.Effective, " and ") + " have an effect; the others are checked, and come with " + k.Later + "."
 	}
 	return "Checked, but without effect yet: it comes with " + k.Later + "."
 }
-
-// Needs is Later without what says that the key has some effect already.
-func (k Key) Needs() string { return strings.TrimPrefix(k.Later, "beyond that: ") }
 
 // WriteSample prints a configuration file with every key, its description and
 // its default. Keys that must be given are shown with example values, commented

@@ -145,6 +145,13 @@ func variableAnswers(t *testing.T, admin, plain *sql.Conn) {
 	}
 	expect(t, plain, "SET GLOBAL group_replication_member_weight = 1",
 		"1227 (42000) Access denied; you need (at least one of) the SUPER or SYSTEM_VARIABLES_ADMIN privilege(s) for this operation")
+	// The session's own level, which needs no privilege and is nobody else's.
+	expect(t, plain, "SET SESSION group_replication_consistency = 'EVENTUAL'", "")
+	expect(t, plain, "SELECT CONCAT(@@group_replication_consistency, ' ', @@GLOBAL.group_replication_consistency)", "EVENTUAL BEFORE_ON_PRIMARY_FAILOVER")
+	expect(t, plain, "SHOW VARIABLES WHERE Variable_name = 'group_replication_consistency' AND Value = 'EVENTUAL'", "group_replication_consistency")
+	expect(t, plain, "SHOW GLOBAL VARIABLES WHERE Variable_name = 'group_replication_consistency' AND Value <> 'EVENTUAL'", "group_replication_consistency")
+	expect(t, admin, "SELECT @@group_replication_consistency", "BEFORE_ON_PRIMARY_FAILOVER")
+	expect(t, plain, "SET SESSION group_replication_consistency = DEFAULT", "")
 }
 
 func startStopAnswers(t *testing.T, admin, plain *sql.Conn) {

@@ -10,6 +10,8 @@ import (
 	"testing"
 
 	"cohort/internal/e2e/cluster"
+	"cohort/internal/e2e/ledger"
+	"cohort/internal/loadgen"
 )
 
 // Two of three members are lost. What waits on the third one completes when it is
@@ -150,5 +152,91 @@ func (g *group) forceAlone(t *testing.T, m cluster.Member, id int) {
 	g.known(t)
 	if err := insert(conn, id+2); err != nil {
 		t.Errorf("an INSERT at last: %v", err)
+	}
+}
+
+// Three of five members are lost. The two that are left are made the group, by the one
+// that is not the primary, and lose nothing that was acknowledged; what waited goes on.
+// The three, which would be a majority of the five, join them when they are back.
+func TestForceTwoMembers(t *testing.T) {
+	// Nobody is expelled, or the last three would be a group whose two are a majority.
+	g := startGroupWith(t, cluster.Options{Members: 5, MemberOptions: []string{"group_replication_member_expel_timeout=3600"}})
+	ctx, cancel := context.WithTimeout(t.Context(), 2*patience)
+	defer cancel()
+	left := []cluster.Member{g.Secondary, g.Primary}
+	lost := slices.DeleteFunc(slices.Clone(g.Members), func(m cluster.Member) bool {
+		return m.Name == g.Primary.Name || m.Name == g.Secondary.Name
+	})
+	var list []string
+	for _, m := range left {
+		var address string
+		if err := open(t, m.Through("app", ""), "").QueryRowContext(ctx, "SELECT @@GLOBAL.group_replication_local_address").Scan(&address); err != nil {
+			t.Fatal(err)
+		}
+		list = append(list, address)
+	}
+
+	l := ledger.New([]ledger.Account{{User: "app", Schema: "e2e_app"}}, []ledger.Kind{ledger.Autocommit, ledger.Multi}, len(left))
+	dial := func(_ context.Context, w ledger.Writer) (loadgen.Target, error) {
+		return left[w.Member].Through(w.Account.User, ""), nil
+	}
+	if err := l.Prepare(ctx, dial); err != nil {
+		t.Fatal(err)
+	}
+	writing, stop := context.WithCancel(ctx)
+	done := make(chan struct{})
+	go func() {
+		defer close(done)
+		l.Run(writing, dial)
+	}()
+	defer func() {
+		stop()
+		<-done
+	}()
+	part := cluster.Proxy
+	for i, m := range lost {
+		if i == len(lost)-1 {
+			part = cluster.Both
+			// What is acknowledged from now on is on all three that are left, and so is
+			// what came before it.
+			awaitProgress(t, l, 3)
+		}
+		if err := g.Kill(ctx, m.Name, part); err != nil {
+			t.Fatal(err)
+		}
+	}
+	// As soon as the majority is known to be lost.
+	eventually(t, func() error {
+		admin := open(t, left[0].Through("app", ""), "timeout=5s")
+		defer admin.Close()
+		_, err := admin.ExecContext(ctx, "SET GLOBAL group_replication_force_members = '"+strings.Join(list, ", ")+"'")
+		return err
+	})
+	for _, m := range left {
+		db := open(t, m.Through("app", ""), "")
+		eventually(t, func() error {
+			got, err := seen(t, db)
+			if err == nil && (len(got) != 2 || !strings.HasPrefix(got[left[0].UUID], "ONLINE ") || !strings.HasPrefix(got[left[1].UUID], "ONLINE ")) {
+				err = fmt.Errorf("%s shows %v", m.Name, got)
+			}
+			return err
+		})
+	}
+	awaitProgress(t, l, 3)
+	stop()
+	<-done
+	t.Log(l.Summary())
+	for _, m := range lost {
+		if err := g.Restart(ctx, m.Name, cluster.Both); err != nil {
+			t.Fatal(err)
+		}
+	}
+	members := g.awaitOnline(t)
+	g.known(t)
+	g.check(t)
+	for _, m := range members {
+		if err := l.Verify(ctx, m.Direct()); err != nil {
+			t.Errorf("%s: %v", m.Name, err)
+		}
 	}
 }

@@ -73,6 +73,9 @@ func (v Var) Persistent() bool { return v.key.Name != "group_replication_force_m
 // Later says what must exist before a value has an effect, "" if it has one.
 func (v Var) Later() string { return v.key.Later }
 
+// HasEffect reports whether a value that Check returned has an effect.
+func (v Var) HasEffect(text string) bool { return v.key.HasEffect(text) }
+
 func (v Var) number() bool { return v.key.Max > 0 }
 
 func (v Var) boolean() bool {
@@ -215,7 +218,7 @@ func (v Var) Unchangeable(text string) error {
 	case strings.HasPrefix(v.key.Later, "nothing"):
 		return Unsupported("SET of %s: it has no meaning in a group of cohort members", name)
 	case v.key.Later != "":
-		return Unsupported("SET of %s: it has no effect before there is: %s", name, v.key.Needs())
+		return Unsupported("SET of %s: it has no effect before there is: %s", name, v.key.Later)
 	}
 	return Unsupported("SET of %s while the member's process runs: SET PERSIST_ONLY, or change its configuration, and start it again", name)
 }
