@@ -24,6 +24,7 @@ func withTable(t *testing.T, servers, voters int, opts ...string) *testGroup {
 func tableIn(g *testGroup) *testGroup {
 	g.t.Helper()
 	g.ddl("CREATE DATABASE d", "CREATE TABLE d.t (id INT PRIMARY KEY, v INT)", "INSERT INTO d.t VALUES (0,0)")
+	g.equal()
 	return g
 }
 
