@@ -86,18 +86,6 @@ func (n *Node) retry(ctx context.Context, err error, pause *time.Duration) error
 	}
 }
 
-// pause waits for d, or returns why ctx is done before.
-func pause(ctx context.Context, d time.Duration) error {
-	t := time.NewTimer(d)
-	defer t.Stop()
-	select {
-	case <-t.C:
-		return nil
-	case <-ctx.Done():
-		return context.Cause(ctx)
-	}
-}
-
 // Bootstrap founds the group; of several the first counts. Lineage is chosen
 // when it is 0, Rules when it is 0. It returns the view of the group as founded.
 func (n *Node) Bootstrap(ctx context.Context, b state.Bootstrap) (*state.View, error) {

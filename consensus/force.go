@@ -15,6 +15,7 @@ import (
 	"github.com/lni/dragonboat/v4/raftpb"
 
 	"cohort/consensus/state"
+	"cohort/internal/pause"
 )
 
 // A membership is forced upon a group that has lost its majority for good
@@ -379,7 +380,7 @@ func (f *forced) one(ctx context.Context, i int, q forceRequest) (forceReply, er
 		case ctx.Err() != nil || time.Now().After(end) || err != nil && q.Step == stepCheck:
 			return a, fmt.Errorf("%s cannot be reached; start it, or leave it out of the list: %w", p.Address, errors.Join(err, context.Cause(ctx)))
 		}
-		_ = pause(ctx, forcePause) // the next attempt fails where ctx is done
+		_ = pause.For(ctx, forcePause) // the next attempt fails where ctx is done
 	}
 }
 
@@ -438,7 +439,7 @@ func (f *forced) awaitGroup(ctx context.Context) error {
 		if _, over := v.Fork(f.generation); over || v.Lineage == f.generation {
 			return nil
 		}
-		_ = pause(ctx, forcePause) // the next ReadIndex fails where ctx is done
+		_ = pause.For(ctx, forcePause) // the next ReadIndex fails where ctx is done
 	}
 }
 

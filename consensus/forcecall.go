@@ -15,6 +15,8 @@ import (
 	"time"
 
 	"github.com/lni/dragonboat/v4/raftpb"
+
+	"cohort/internal/pause"
 )
 
 // The steps of a forced membership are calls over the members' log connections, so
@@ -245,7 +247,7 @@ func (n *Node) stepCheck(ctx context.Context, q *forceRequest, look time.Duratio
 	vctx, cancel := context.WithTimeout(ctx, look)
 	defer cancel()
 	for !h.votes() {
-		if pause(vctx, forcePause) != nil {
+		if pause.For(vctx, forcePause) != nil {
 			return no("%s has no vote yet: it has not finished joining", n.cfg.LocalAddress)
 		}
 	}

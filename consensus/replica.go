@@ -22,6 +22,7 @@ import (
 	"cohort/consensus/state"
 	"cohort/consensus/transport"
 	"cohort/internal/durable"
+	"cohort/internal/pause"
 )
 
 // host is one replica of the log at work here. A member has one after the other,
@@ -44,7 +45,7 @@ func (h *host) members(ctx context.Context) (*dragonboat.Membership, error) {
 		if err == nil || ctx.Err() != nil || !dragonboat.IsTempError(err) && !errors.Is(err, context.DeadlineExceeded) {
 			return m, err
 		}
-		if pause(ctx, retryLast) != nil {
+		if pause.For(ctx, retryLast) != nil {
 			return nil, err
 		}
 	}

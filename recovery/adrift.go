@@ -5,6 +5,7 @@ import (
 	"time"
 
 	"cohort/consensus/state"
+	"cohort/internal/pause"
 )
 
 // adrift reports whether a member's sessions have nowhere to run: not on the
@@ -28,7 +29,7 @@ func adrift(v *state.View, self uint64, ready bool, unreachable func(state.Membe
 func (m *Member) watchAdrift(ctx context.Context) error {
 	var since time.Time
 	for {
-		if pause(ctx, majorityEvery) != nil {
+		if pause.For(ctx, majorityEvery) != nil {
 			return nil
 		}
 		nowhere := m.Wanted() && !m.Failed() && adrift(m.opt.Node.View(), m.opt.ReplicaID, m.ready.Load(), m.Unreachable)

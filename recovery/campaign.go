@@ -8,6 +8,7 @@ import (
 	"time"
 
 	"cohort/consensus/state"
+	"cohort/internal/pause"
 )
 
 const (
@@ -48,7 +49,7 @@ func turn(v *state.View, self, gone uint64) (int, bool) {
 func (m *Member) campaigns(ctx context.Context) error {
 	var gone uint64
 	var since time.Time
-	for pause(ctx, campaignEvery) == nil {
+	for pause.For(ctx, campaignEvery) == nil {
 		leader := m.opt.Node.LeaderID()
 		why := ""
 		if leader != 0 && leader != m.opt.ReplicaID {

@@ -7,6 +7,7 @@ import (
 	"time"
 
 	"cohort/internal/mysqld"
+	"cohort/internal/pause"
 )
 
 // Compliance knows the tables on which the group refuses DML (error 3098), as
@@ -109,7 +110,7 @@ func (l *life) followDefinitions(ctx context.Context) error {
 		case <-c.kick:
 			t.Stop()
 			// Not again before the statement that it is about can be visible.
-			if err := pause(ctx, time.Millisecond); err != nil {
+			if err := pause.For(ctx, time.Millisecond); err != nil {
 				return err
 			}
 		case <-t.C:

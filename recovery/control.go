@@ -8,6 +8,7 @@ import (
 
 	"cohort/consensus"
 	"cohort/internal/mysqld"
+	"cohort/internal/pause"
 	"cohort/router"
 )
 
@@ -296,7 +297,7 @@ func (m *Member) applyRest(ctx context.Context, upto uint64) {
 			return // a former primary, for instance
 		}
 		locks.look(ctx, executed.Low)
-		if pause(ctx, pollBehind) != nil {
+		if pause.For(ctx, pollBehind) != nil {
 			m.log.Warn().Uint64("applied", executed.Low).Uint64("target", upto).Msg("left before mysqld has applied all; clients that may have seen it do not read here")
 			return
 		}

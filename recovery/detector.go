@@ -8,6 +8,7 @@ import (
 
 	"cohort/consensus"
 	"cohort/consensus/state"
+	"cohort/internal/pause"
 	"cohort/internal/peer"
 )
 
@@ -215,7 +216,7 @@ func (m *Member) detect(ctx context.Context) error {
 	defer acting.Wait()
 	free := make(chan struct{}, 1) // one plan at a time is carried out
 	free <- struct{}{}
-	for before := time.Now(); pause(ctx, detectEvery) == nil; {
+	for before := time.Now(); pause.For(ctx, detectEvery) == nil; {
 		now := time.Now()
 		took := now.Sub(before)
 		before = now

@@ -9,6 +9,7 @@ import (
 	"cohort/internal/binlog/capture"
 	"cohort/internal/committer"
 	"cohort/internal/mysqld"
+	"cohort/internal/pause"
 	"cohort/internal/wire"
 	"cohort/router"
 )
@@ -157,7 +158,7 @@ func TestCheckpointWaitsForOpenDirects(t *testing.T) {
 	g.ordered(n + 2)
 	// That it stays can only be seen by letting the time pass in which it would
 	// move: it is saved every pollIdle.
-	if err := pause(t.Context(), 5*pollIdle/2); err != nil {
+	if err := pause.For(t.Context(), 5*pollIdle/2); err != nil {
 		t.Fatal(err)
 	}
 	if c := place(); start.Before(capture.StartAt{File: c.File, Pos: c.Pos}) {

@@ -15,6 +15,7 @@ import (
 
 	"cohort/consensus"
 	"cohort/consensus/state"
+	"cohort/internal/pause"
 	"cohort/internal/peer"
 )
 
@@ -225,7 +226,7 @@ func (f *rowFetch) run(ctx context.Context) error {
 		}
 		wait := time.Duration(f.d.interval.Load())
 		f.d.opt.Logger.Info().Dur("interval", wait).Msg("distributed recovery: every donor was tried; trying again after group_replication_recovery_reconnect_interval")
-		if err := pause(ctx, wait); err != nil {
+		if err := pause.For(ctx, wait); err != nil {
 			return err
 		}
 	}

@@ -11,6 +11,7 @@ import (
 
 	"cohort/consensus/state"
 	"cohort/internal/mysqld"
+	"cohort/internal/pause"
 	"cohort/router"
 )
 
@@ -67,7 +68,7 @@ func (m *Member) quorum(ctx context.Context, d time.Duration) bool {
 	ctx, cancel := context.WithTimeout(ctx, d)
 	defer cancel()
 	for m.opt.Node.LeaderID() == 0 {
-		if pause(ctx, majorityEvery/10) != nil {
+		if pause.For(ctx, majorityEvery/10) != nil {
 			return false
 		}
 	}
@@ -100,7 +101,7 @@ func (l *life) watchMajority(ctx context.Context) error {
 	said := false
 	for {
 		before := time.Now()
-		if err := pause(ctx, majorityEvery); err != nil {
+		if err := pause.For(ctx, majorityEvery); err != nil {
 			return err
 		}
 		limit := l.m.Policy().MajorityTimeout
@@ -230,7 +231,7 @@ func (m *Member) close(ctx context.Context) bool {
 		if err == nil {
 			return true
 		}
-		if pause(ctx, 100*time.Millisecond) != nil {
+		if pause.For(ctx, 100*time.Millisecond) != nil {
 			m.log.Warn().Err(err).Msg("left without closing mysqld for writes")
 			return false
 		}
@@ -309,7 +310,7 @@ func (m *Member) tellOut(ctx context.Context) {
 		} else if me, ok := m.opt.Node.View().Member(m.opt.ReplicaID); ok && inGroup(&me) {
 			_ = m.opt.Node.SetMemberState(ctx, me.ID, me.Incarnation, to)
 		}
-		if pause(ctx, time.Second) != nil {
+		if pause.For(ctx, time.Second) != nil {
 			return
 		}
 	}

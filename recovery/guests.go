@@ -6,6 +6,7 @@ import (
 	"time"
 
 	"cohort/internal/mysqld"
+	"cohort/internal/pause"
 )
 
 // guests are the numbers of direct statements that another member ran and the
@@ -84,7 +85,7 @@ func (p *primary) applyGuests(ctx context.Context, g *guests) error {
 				}
 			}
 			locks.look(ctx, 0)
-			if err := pause(ctx, pollBehind); err != nil {
+			if err := pause.For(ctx, pollBehind); err != nil {
 				return err
 			}
 		}

@@ -22,6 +22,7 @@ import (
 	"cohort/internal/committer"
 	"cohort/internal/mysqld"
 	"cohort/internal/mysqldtest"
+	"cohort/internal/pause"
 	"cohort/internal/wire"
 	"cohort/router"
 )
@@ -269,7 +270,7 @@ type counted struct {
 func (c counted) Fetch(ctx context.Context, want consensus.RowRange, take func(consensus.Row, io.Reader) error) error {
 	return c.RowSource.Fetch(ctx, want, func(r consensus.Row, b io.Reader) error {
 		for c.rows.Load() >= 3 && c.stall.Load() {
-			if err := pause(ctx, 10*time.Millisecond); err != nil {
+			if err := pause.For(ctx, 10*time.Millisecond); err != nil {
 				return err
 			}
 		}

@@ -6,6 +6,8 @@ import (
 	"sync"
 	"testing"
 	"time"
+
+	"cohort/internal/pause"
 )
 
 // clients stand for a member's proxy: what runs is what the test says.
@@ -62,7 +64,7 @@ func (c *clients) Drain(ctx context.Context, _ bool) (int, time.Duration) {
 		c.mu.Lock()
 		n, oldest := c.running, c.oldest
 		c.mu.Unlock()
-		if n == 0 || pause(ctx, time.Millisecond) != nil {
+		if n == 0 || pause.For(ctx, time.Millisecond) != nil {
 			return n, oldest
 		}
 	}

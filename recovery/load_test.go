@@ -12,6 +12,7 @@ import (
 	"time"
 
 	"cohort/internal/mysqld"
+	"cohort/internal/pause"
 )
 
 // pairs says of transactions, by number, which earlier one they must wait for.
@@ -186,7 +187,7 @@ func (g *testGroup) client(ctx context.Context, l *ledger, no int, via *testMemb
 			var err error
 			if s, err = g.dial(via); err != nil {
 				s = nil
-				_ = pause(ctx, 20*time.Millisecond)
+				_ = pause.For(ctx, 20*time.Millisecond)
 				continue
 			}
 		}
@@ -194,7 +195,7 @@ func (g *testGroup) client(ctx context.Context, l *ledger, no int, via *testMemb
 		if err != nil {
 			s.Close()
 			s = nil
-			_ = pause(ctx, 5*time.Millisecond)
+			_ = pause.For(ctx, 5*time.Millisecond)
 		}
 	}
 }

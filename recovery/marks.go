@@ -5,6 +5,7 @@ import (
 	"time"
 
 	"cohort/consensus"
+	"cohort/internal/pause"
 )
 
 const (
@@ -40,7 +41,7 @@ func (l *life) reportMarks(ctx context.Context) error {
 	tracker := l.m.opt.Router.Tracker(l.m.opt.ReplicaID)
 	var k marks
 	for {
-		if err := pause(ctx, markInterval); err != nil {
+		if err := pause.For(ctx, markInterval); err != nil {
 			return err
 		}
 		w, changed := k.next(tracker.Low())

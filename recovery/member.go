@@ -35,6 +35,7 @@ import (
 	"cohort/internal/binlog/groupbinlog"
 	"cohort/internal/durable"
 	"cohort/internal/grouptls"
+	"cohort/internal/pause"
 	"cohort/internal/peer"
 	"cohort/internal/uptime"
 	"cohort/router"
@@ -364,7 +365,7 @@ func (m *Member) tryOnce(ctx context.Context) error {
 			return fmt.Errorf("%w: no contact to a majority", errNotLetIn)
 		}
 		// An answer may be an error at once.
-		if err := pause(ctx, majorityEvery/10); err != nil {
+		if err := pause.For(ctx, majorityEvery/10); err != nil {
 			return err
 		}
 	}

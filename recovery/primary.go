@@ -16,6 +16,7 @@ import (
 	"cohort/internal/binlog/capture"
 	"cohort/internal/committer"
 	"cohort/internal/mysqld"
+	"cohort/internal/pause"
 	"cohort/internal/wire"
 	"cohort/router"
 )
@@ -107,7 +108,7 @@ func (p *primary) drain(ctx context.Context) {
 		if c == nil || !c.Position().Before(end) && p.progress.quiet() {
 			return
 		}
-		err = pause(ctx, pollPromotion)
+		err = pause.For(ctx, pollPromotion)
 	}
 	p.log.Debug().Err(err).Msg("a statement may be left for the next life to propose")
 }
@@ -133,7 +134,7 @@ func (p *primary) open(ctx context.Context) error {
 // watchServer notices that mysqld died while nothing else talks to it.
 func (l *life) watchServer(ctx context.Context) error {
 	for {
-		if err := pause(ctx, pollIdle); err != nil {
+		if err := pause.For(ctx, pollIdle); err != nil {
 			return err
 		}
 		if err := l.poll(ctx); err != nil {
@@ -259,7 +260,7 @@ func closeBodyThen(c *capture.Captured, err error) error { return errors.Join(er
 func (p *primary) saveProgress(ctx context.Context) error {
 	var saved capture.StartAt
 	for {
-		if err := pause(ctx, pollIdle); err != nil {
+		if err := pause.For(ctx, pollIdle); err != nil {
 			return err
 		}
 		if at := p.progress.place(); at != saved {

@@ -9,6 +9,7 @@ import (
 	"golang.org/x/sync/errgroup"
 
 	"cohort/consensus/state"
+	"cohort/internal/pause"
 )
 
 var (
@@ -108,7 +109,7 @@ func (l *life) applyBacklog(ctx context.Context) error {
 		}
 		if tracker.Low() < target {
 			locks.look(ctx, tracker.Low())
-			if err := pause(ctx, pollPromotion); err != nil {
+			if err := pause.For(ctx, pollPromotion); err != nil {
 				return err
 			}
 		}

@@ -10,6 +10,7 @@ import (
 
 	"cohort/consensus/state"
 	"cohort/internal/mysqld"
+	"cohort/internal/pause"
 )
 
 // Reasons why a mysqld that runs is no use to the group.
@@ -98,7 +99,7 @@ func (l *life) pulse(ctx context.Context) error {
 		}
 	}()
 	for {
-		if err := pause(ctx, beatEvery); err != nil {
+		if err := pause.For(ctx, beatEvery); err != nil {
 			return err
 		}
 		try, cancel := context.WithTimeout(ctx, beatWait)

@@ -6,6 +6,7 @@ import (
 
 	"cohort/consensus/state"
 	"cohort/internal/binlog/groupbinlog"
+	"cohort/internal/pause"
 )
 
 // purgeInterval is how often the size of the group binlog is looked at.
@@ -14,7 +15,7 @@ const purgeInterval = 30 * time.Second
 // purge keeps the group binlog within its space until ctx ends.
 func (m *Member) purge(ctx context.Context) error {
 	for m.opt.BinlogSpace > 0 {
-		if err := pause(ctx, purgeInterval); err != nil {
+		if err := pause.For(ctx, purgeInterval); err != nil {
 			return nil
 		}
 		upto := purgeTarget(m.opt.Store.Files(), m.opt.BinlogSpace, storedByAll(m.opt.Node.View(), m.opt.Members))

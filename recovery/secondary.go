@@ -11,6 +11,7 @@ import (
 
 	"cohort/consensus/state"
 	"cohort/internal/mysqld"
+	"cohort/internal/pause"
 )
 
 // How often mysqld is asked what it has applied: while it lags, and as a sign
@@ -91,7 +92,7 @@ func (l *life) catchUp(ctx context.Context) error {
 				return err
 			}
 		}
-		if err := pause(ctx, pollBehind); err != nil {
+		if err := pause.For(ctx, pollBehind); err != nil {
 			return err
 		}
 	}
@@ -196,15 +197,4 @@ func (l *life) online(ctx context.Context) (err error) {
 	l.m.ready.Store(true)
 	l.log.Info().Uint64("applied", l.m.opt.Router.Tracker(l.m.opt.ReplicaID).Low()).Msg("member is ONLINE")
 	return nil
-}
-
-func pause(ctx context.Context, d time.Duration) error {
-	t := time.NewTimer(d)
-	defer t.Stop()
-	select {
-	case <-ctx.Done():
-		return context.Cause(ctx)
-	case <-t.C:
-		return nil
-	}
 }

@@ -8,6 +8,7 @@ import (
 	"cohort/internal/binlog/capture"
 	"cohort/internal/committer"
 	"cohort/internal/mysqld"
+	"cohort/internal/pause"
 	"cohort/router"
 )
 
@@ -36,7 +37,7 @@ const sweepInterval = 10 * time.Second
 func (p *primary) sweep(ctx context.Context) error {
 	var seen map[string]capture.StartAt // by xid: an end of the binary log after it was prepared
 	for {
-		if err := pause(ctx, p.m.sweepEvery); err != nil {
+		if err := pause.For(ctx, p.m.sweepEvery); err != nil {
 			return err
 		}
 		xids, err := mysqld.XARecover(ctx, p.pool)

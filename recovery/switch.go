@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"cohort/consensus/state"
+	"cohort/internal/pause"
 )
 
 var (
@@ -104,7 +105,7 @@ func (m *Member) switchPrimary(ctx context.Context, target string, limit time.Du
 			}
 			wait = retrySwitch
 		}
-		if err := pause(ctx, wait); err != nil {
+		if err := pause.For(ctx, wait); err != nil {
 			return fmt.Errorf("%s cannot be appointed yet: %w", target, err)
 		}
 	}
@@ -192,7 +193,7 @@ func (c *change) attempt(ctx context.Context, t state.Member, limit time.Duratio
 	}
 	tracker := m.opt.Router.Tracker(t.ID)
 	for end := time.Now().Add(catchUpWindow); tracker.Low() < m.opt.Node.LastN() && time.Now().Before(end); {
-		if err := pause(ctx, time.Millisecond); err != nil {
+		if err := pause.For(ctx, time.Millisecond); err != nil {
 			return err
 		}
 	}
@@ -207,7 +208,7 @@ func (c *change) attempt(ctx context.Context, t state.Member, limit time.Duratio
 	c.mu.Unlock()
 	if deaf {
 		// It may be cut off, and go on answering reads for as long as it may.
-		if err := pause(ctx, lease(DetectDefault.Silence)); err != nil {
+		if err := pause.For(ctx, lease(DetectDefault.Silence)); err != nil {
 			return err
 		}
 	}

@@ -7,6 +7,7 @@ import (
 
 	"cohort/consensus"
 	"cohort/consensus/state"
+	"cohort/internal/pause"
 )
 
 // ErrActing means that the primary is being changed as planned, which what was asked
@@ -61,7 +62,7 @@ func (l *life) followWeight(ctx context.Context) error {
 			if err := m.opt.Node.SetWeight(ctx, w); err != nil {
 				l.log.Debug().Err(err).Msg("this member's weight is not ordered")
 				// Without a majority there is none before ctx ends.
-				if errors.Is(err, consensus.ErrFenced) || pause(ctx, time.Second) != nil {
+				if errors.Is(err, consensus.ErrFenced) || pause.For(ctx, time.Second) != nil {
 					return nil
 				}
 			}

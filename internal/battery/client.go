@@ -12,6 +12,7 @@ import (
 	"time"
 
 	"cohort/internal/loadgen"
+	"cohort/internal/pause"
 )
 
 // answerWithin bounds the wait for one answer; an operation without one is
@@ -102,20 +103,11 @@ func (c *client) run(ctx context.Context, w workload, rng *rand.Rand) {
 			if c.roam {
 				c.at = rng.IntN(len(c.targets))
 			}
-			pause(ctx, 50*time.Millisecond)
+			_ = pause.For(ctx, 50*time.Millisecond)
 			continue
 		}
 		w.step(c, rng)
-		pause(ctx, time.Duration(rng.IntN(10))*time.Millisecond)
-	}
-}
-
-func pause(ctx context.Context, d time.Duration) {
-	timer := time.NewTimer(d)
-	defer timer.Stop()
-	select {
-	case <-timer.C:
-	case <-ctx.Done():
+		_ = pause.For(ctx, time.Duration(rng.IntN(10))*time.Millisecond)
 	}
 }
 

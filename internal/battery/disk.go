@@ -11,6 +11,8 @@ import (
 	"sync"
 	"syscall"
 	"time"
+
+	"cohort/internal/pause"
 )
 
 // diskSize is what a member's small disk holds; the file behind it is sparse.
@@ -80,7 +82,7 @@ func (d *disk) unmount(ctx context.Context) error {
 			return os.Remove(d.image)
 		}
 		err = fmt.Errorf("umount: %w: %s", err, out)
-		pause(ctx, 250*time.Millisecond)
+		_ = pause.For(ctx, 250*time.Millisecond)
 	}
 	return err
 }

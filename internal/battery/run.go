@@ -13,6 +13,7 @@ import (
 	"github.com/rs/zerolog"
 
 	"cohort/internal/loadgen"
+	"cohort/internal/pause"
 	"cohort/internal/proc"
 )
 
@@ -255,7 +256,7 @@ func (l *load) progress(ctx context.Context, patience time.Duration) error {
 		if ctx.Err() != nil || time.Now().After(deadline) {
 			return fmt.Errorf("battery: clients of %v got no answers for %s: %w", late, patience, errors.Join(ctx.Err(), context.DeadlineExceeded))
 		}
-		pause(ctx, 20*time.Millisecond)
+		_ = pause.For(ctx, 20*time.Millisecond)
 	}
 }
 
@@ -285,7 +286,7 @@ func strike(ctx context.Context, s System, p Plan, base time.Time, rng *rand.Ran
 		}
 	}
 	for len(struck) < p.Faults && ctx.Err() == nil && len(faults) > 0 {
-		pause(ctx, time.Duration(rng.Float64()*float64(p.Apart)))
+		_ = pause.For(ctx, time.Duration(rng.Float64()*float64(p.Apart)))
 		f := faults[rng.IntN(len(faults))]
 		at := time.Since(base)
 		what, undo, err := f.Do(ctx, rng)
@@ -301,7 +302,7 @@ func strike(ctx context.Context, s System, p Plan, base time.Time, rng *rand.Ran
 		}
 		// Short faults are as interesting as long ones.
 		hold := rng.Float64()
-		pause(ctx, time.Duration(hold*hold*float64(p.Hold)))
+		_ = pause.For(ctx, time.Duration(hold*hold*float64(p.Hold)))
 		if err != nil {
 			// The processes it wanted are gone: let them come back.
 			end(len(open))

@@ -11,6 +11,7 @@ import (
 
 	"cohort/internal/loadgen"
 	"cohort/internal/mysqld"
+	"cohort/internal/pause"
 	"cohort/internal/peergr"
 )
 
@@ -69,7 +70,7 @@ func (g *peer) Await(ctx context.Context) error {
 				return nil
 			}
 		}
-		pause(ctx, 100*time.Millisecond)
+		_ = pause.For(ctx, 100*time.Millisecond)
 	}
 	return errors.Join(last, ctx.Err())
 }

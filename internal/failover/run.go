@@ -12,6 +12,7 @@ import (
 	"github.com/rs/zerolog"
 
 	"cohort/internal/loadgen"
+	"cohort/internal/pause"
 )
 
 // Case is something that happens to the primary.
@@ -195,7 +196,7 @@ func (w *writer) measure(ctx context.Context, p Plan, g Group, c Case) (_ *Run, 
 	run.Recovered = w.await(ctx, time.Now(), steadyWrites, time.Until(struck.Add(p.Limit)))
 	if run.Recovered {
 		// Trouble that comes a moment later belongs to the fault too.
-		pause(ctx, p.Watch)
+		_ = pause.For(ctx, p.Watch)
 		// Unless writing stopped again, which only the next answer ends.
 		run.Recovered = w.await(ctx, time.Now(), 1, time.Until(struck.Add(p.Limit+p.Watch)))
 	}
@@ -215,7 +216,7 @@ func (w *writer) measure(ctx context.Context, p Plan, g Group, c Case) (_ *Run, 
 	if err := awaitWithin(ctx, g, p.Return); err != nil {
 		return run, fmt.Errorf("failover: %s: after the return: %w", c, err)
 	}
-	pause(ctx, p.Watch)
+	_ = pause.For(ctx, p.Watch)
 	if !w.await(ctx, time.Now(), steadyWrites, p.Return) {
 		return run, fmt.Errorf("failover: %s: after the return: %w", c, errNoWrites)
 	}

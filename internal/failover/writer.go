@@ -8,6 +8,7 @@ import (
 	"time"
 
 	"cohort/internal/loadgen"
+	"cohort/internal/pause"
 )
 
 const (
@@ -51,7 +52,7 @@ func (w *writer) run(ctx context.Context, to loadgen.Target) {
 				w.mu.Lock()
 				w.dials++
 				w.mu.Unlock()
-				pause(ctx, 10*time.Millisecond)
+				_ = pause.For(ctx, 10*time.Millisecond)
 				continue
 			}
 		}
@@ -61,7 +62,7 @@ func (w *writer) run(ctx context.Context, to loadgen.Target) {
 		switch {
 		case err == nil:
 		case errors.As(err, &se):
-			pause(ctx, 5*time.Millisecond)
+			_ = pause.For(ctx, 5*time.Millisecond)
 		default:
 			_ = c.Close()
 			c = nil
@@ -76,13 +77,6 @@ func dial(ctx context.Context, to loadgen.Target) (*loadgen.Conn, error) {
 	ctx, cancel := context.WithTimeout(ctx, 5*time.Second)
 	defer cancel()
 	return loadgen.Dial(ctx, to)
-}
-
-func pause(ctx context.Context, d time.Duration) {
-	select {
-	case <-time.After(d):
-	case <-ctx.Done():
-	}
 }
 
 func (w *writer) insert(c *loadgen.Conn) error {
@@ -119,7 +113,7 @@ func (w *writer) await(ctx context.Context, t time.Time, n int, limit time.Durat
 		if ctx.Err() != nil || time.Now().After(deadline) {
 			return false
 		}
-		pause(ctx, 5*time.Millisecond)
+		_ = pause.For(ctx, 5*time.Millisecond)
 	}
 	return true
 }

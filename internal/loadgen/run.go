@@ -8,6 +8,8 @@ import (
 	"sync"
 	"sync/atomic"
 	"time"
+
+	"cohort/internal/pause"
 )
 
 // Options describe one measurement.
@@ -124,7 +126,7 @@ func Run(ctx context.Context, o Options) (*Result, error) {
 
 	result := &Result{}
 	err := func() error {
-		if err := wait(ctx, o.Warmup); err != nil {
+		if err := pause.For(ctx, o.Warmup); err != nil {
 			return err
 		}
 		if o.AtStart != nil {
@@ -134,7 +136,7 @@ func Run(ctx context.Context, o Options) (*Result, error) {
 		}
 		began := time.Now()
 		phase.Store(phaseWindow)
-		if err := wait(ctx, o.Window); err != nil {
+		if err := pause.For(ctx, o.Window); err != nil {
 			return err
 		}
 		phase.Store(phaseTail)
@@ -158,16 +160,4 @@ func Run(ctx context.Context, o Options) (*Result, error) {
 		result.Latency.Merge(&w.latency)
 	}
 	return result, nil
-}
-
-// wait sleeps, or returns why the run was cancelled.
-func wait(ctx context.Context, d time.Duration) error {
-	t := time.NewTimer(d)
-	defer t.Stop()
-	select {
-	case <-t.C:
-		return nil
-	case <-ctx.Done():
-		return context.Cause(ctx)
-	}
 }

@@ -24,6 +24,7 @@ import (
 
 	"cohort/internal/applied"
 	"cohort/internal/binlog/groupbinlog"
+	"cohort/internal/pause"
 )
 
 // Defaults for zero options.
@@ -191,7 +192,7 @@ func (s *Server) Run(ctx context.Context) error {
 			// Out of file descriptors, or a connection that died in the queue:
 			// it passes.
 			s.o.Logger.Warn().Err(err).Msg("peer channel: accept failed")
-			if !pause(ctx, 50*time.Millisecond) {
+			if pause.For(ctx, 50*time.Millisecond) != nil {
 				return nil
 			}
 			continue
@@ -334,17 +335,5 @@ func (s *Server) requests(ctx context.Context, c *conn, att *attention) error {
 func (s *Server) notice(text string) {
 	if s.o.OnNotice != nil {
 		s.o.OnNotice(text)
-	}
-}
-
-// pause waits for d; false if ctx ended first.
-func pause(ctx context.Context, d time.Duration) bool {
-	t := time.NewTimer(d)
-	defer t.Stop()
-	select {
-	case <-t.C:
-		return true
-	case <-ctx.Done():
-		return false
 	}
 }
