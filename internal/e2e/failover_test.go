@@ -120,17 +120,8 @@ func failOver(t *testing.T, g *group, f failover, round int) {
 	if err := l.Prepare(ctx, dial); err != nil {
 		t.Fatal(err)
 	}
-	writing, stop := context.WithCancel(t.Context())
-	done := make(chan struct{})
-	go func() {
-		defer close(done)
-		l.Run(writing, dial)
-	}()
-	// One call of both ends the load, also when the test fails in between.
-	defer func() {
-		stop()
-		<-done
-	}()
+	stop := underLoad(t.Context(), l, dial)
+	defer stop()
 	awaitProgress(t, l, 10)
 
 	healed := f.heal == nil
@@ -160,7 +151,6 @@ func failOver(t *testing.T, g *group, f failover, round int) {
 	}
 	awaitProgress(t, l, 10)
 	stop()
-	<-done
 	t.Log(l.Summary())
 
 	for _, k := range kinds {

@@ -41,16 +41,8 @@ func underFault(t *testing.T, rounds int, kinds []ledger.Kind, fault func(ctx co
 	if err := l.Prepare(prepareCtx, dial); err != nil {
 		t.Fatal(err)
 	}
-	ctx, stop := context.WithCancel(t.Context())
-	done := make(chan struct{})
-	go func() {
-		defer close(done)
-		l.Run(ctx, dial)
-	}()
-	defer func() {
-		stop()
-		<-done
-	}()
+	stop := underLoad(t.Context(), l, dial)
+	defer stop()
 	for round := range rounds {
 		awaitProgress(t, l, 3)
 		faultCtx, cancel := context.WithTimeout(t.Context(), patience)
@@ -63,7 +55,6 @@ func underFault(t *testing.T, rounds int, kinds []ledger.Kind, fault func(ctx co
 	}
 	awaitProgress(t, l, 3)
 	stop()
-	<-done
 	t.Log(l.Summary())
 
 	n := g.check(t)
@@ -72,6 +63,21 @@ func underFault(t *testing.T, rounds int, kinds []ledger.Kind, fault func(ctx co
 		if err := l.Verify(t.Context(), m.Direct()); err != nil {
 			t.Errorf("%s: %v", m.Name, err)
 		}
+	}
+}
+
+// underLoad has the writers of l at work until stop is called, which waits for them and
+// may be called again: deferred, it ends the load also when the test fails in between.
+func underLoad(ctx context.Context, l *ledger.Ledger, dial ledger.Dialer) (stop func()) {
+	ctx, cancel := context.WithCancel(ctx)
+	done := make(chan struct{})
+	go func() {
+		defer close(done)
+		l.Run(ctx, dial)
+	}()
+	return func() {
+		cancel()
+		<-done
 	}
 }
 

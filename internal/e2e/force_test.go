@@ -183,16 +183,8 @@ func TestForceTwoMembers(t *testing.T) {
 	if err := l.Prepare(ctx, dial); err != nil {
 		t.Fatal(err)
 	}
-	writing, stop := context.WithCancel(ctx)
-	done := make(chan struct{})
-	go func() {
-		defer close(done)
-		l.Run(writing, dial)
-	}()
-	defer func() {
-		stop()
-		<-done
-	}()
+	stop := underLoad(ctx, l, dial)
+	defer stop()
 	part := cluster.Proxy
 	for i, m := range lost {
 		if i == len(lost)-1 {
@@ -224,7 +216,6 @@ func TestForceTwoMembers(t *testing.T) {
 	}
 	awaitProgress(t, l, 3)
 	stop()
-	<-done
 	t.Log(l.Summary())
 	for _, m := range lost {
 		if err := g.Restart(ctx, m.Name, cluster.Both); err != nil {

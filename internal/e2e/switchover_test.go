@@ -26,16 +26,8 @@ func TestSwitchoversAreNotSeen(t *testing.T) {
 	if err := l.Prepare(ctx, dial); err != nil {
 		t.Fatal(err)
 	}
-	writing, stop := context.WithCancel(t.Context())
-	done := make(chan struct{})
-	go func() {
-		defer close(done)
-		l.Run(writing, dial)
-	}()
-	defer func() {
-		stop()
-		<-done
-	}()
+	stop := underLoad(t.Context(), l, dial)
+	defer stop()
 	for range max(2, rounds(t, 5)) { // there and back
 		awaitProgress(t, l, 10)
 		was, err := g.now(ctx, cluster.Primary)
@@ -51,7 +43,6 @@ func TestSwitchoversAreNotSeen(t *testing.T) {
 		}
 	}
 	stop()
-	<-done
 	t.Log(l.Summary())
 	for _, k := range kinds {
 		for _, err := range append(l.Losses(k), l.Errors(k)...) {
