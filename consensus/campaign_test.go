@@ -3,7 +3,12 @@ package consensus
 import (
 	"errors"
 	"fmt"
+	"sync"
 	"testing"
+	"time"
+
+	"cohort/consensus/state"
+	"cohort/internal/pause"
 )
 
 // TestCampaign: who campaigns leads, without waiting for an election timeout, and
@@ -41,5 +46,50 @@ func TestCampaign(t *testing.T) {
 			o.wait(t, "the new leader", func() bool { return o.node.LeaderID() == m.node.cfg.ReplicaID })
 		}
 	}
+	c.same()
+}
+
+// TestHandOverToABusyMember: leadership goes to a member that is still applying what
+// it knows to be committed, as soon as it has, and not after the election timeout for
+// which the leader would take no proposals.
+func TestHandOverToABusyMember(t *testing.T) {
+	// Longer than the test waits: what needs an election timeout fails.
+	c := newCluster(t, 3, func(cfg *Config) { cfg.ElectionRTT = 100_000 })
+	for _, o := range c.members {
+		o.node.SetDoubt(func(uint64) bool { return true }) // nobody hands over by itself
+	}
+	from, to := c.members[0], c.members[1]
+	if err := from.node.Campaign(0); err != nil {
+		t.Fatal(err)
+	}
+	c.found()
+	if id := from.node.LeaderID(); id != from.id {
+		t.Fatalf("member %d leads", id)
+	}
+	ctx := c.ctx()
+	applying := make(chan struct{})
+	var once sync.Once
+	to.rec.mu.Lock()
+	to.rec.hook = func([]state.Decision) {
+		once.Do(func() { close(applying) })
+		// Until it was called upon to campaign, too early.
+		for !to.node.insisting.Load() && pause.For(ctx, time.Millisecond) == nil {
+		}
+		_ = pause.For(ctx, 20*time.Millisecond)
+	}
+	to.rec.mu.Unlock()
+	if err := from.node.Submit(c.ctx(), proposal("x", 0, 1, []byte("body"))); err != nil {
+		t.Fatal(err)
+	}
+	from.rec.verdict(t, "x")
+	<-applying
+	h, err := from.node.raft()
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := h.nh.RequestLeaderTransfer(shardID, to.id); err != nil {
+		t.Fatal(err)
+	}
+	to.wait(t, "leadership", func() bool { return to.node.LeaderID() == to.id })
 	c.same()
 }

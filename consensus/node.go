@@ -42,12 +42,14 @@ type Node struct {
 	executed atomic.Uint64
 	leader   leadership
 	incoming incoming
-	reads    readGroup
-	compact  compactor
-	live     liveness
-	expel    atomic.Int64 // Config.ExpelTimeout at present
-	doubt    atomic.Pointer[func(uint64) bool]
-	patient  atomic.Pointer[func(uint64) bool]
+	// insisting: a TimeoutNow is being repeated.
+	insisting atomic.Bool
+	reads     readGroup
+	compact   compactor
+	live      liveness
+	expel     atomic.Int64 // Config.ExpelTimeout at present
+	doubt     atomic.Pointer[func(uint64) bool]
+	patient   atomic.Pointer[func(uint64) bool]
 
 	ctx    context.Context // ends with Close
 	cancel context.CancelFunc

@@ -217,7 +217,7 @@ func (n *Node) openLog(id identity, closed bool) (*dragonboat.NodeHost, raftio.I
 		MaxReceiveQueueSize: 64 << 20,
 	}
 	nhc.Expert.LogDBFactory = factory
-	n.incoming.deployment = nhc.DeploymentID
+	n.incoming.deployment, n.incoming.called = nhc.DeploymentID, n.insist
 	n.incoming.TransportFactory = transport.NewFactory(transport.Options{
 		Group: cfg.GroupName, Shard: shardID, Replica: id.Replica,
 		TLS: cfg.TLS, Allowlist: cfg.Allowlist, Allowed: cfg.Allowed,
