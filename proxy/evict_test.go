@@ -110,4 +110,70 @@ func TestStandsStillAtCommit(t *testing.T) {
 		g.pair.move(Outcome{})
 	}
 	g.readsWait(t)
+	g.writesWait(t)
+}
+
+// writesWait: what mysqld commits by itself is sent only to a server that answers and
+// is certain to be the primary's. One that stood still would run it when it goes on.
+func (g *pairRig) writesWait(t *testing.T) {
+	statements := []string{
+		"CREATE TABLE made%d (a INT PRIMARY KEY)",
+		"CREATE USER made%d@localhost",
+		"CALL itself(%d)",
+	}
+	g.both("CREATE PROCEDURE plain.itself(x INT) BEGIN INSERT INTO t VALUES (100+x, 'call'); COMMIT; END")
+	g.pair.move(Outcome{}) // to the first server
+	var clients []*rawClient
+	open := func() *rawClient {
+		c := g.client(t, false, "root", 0, 0)
+		c.must("USE plain")
+		c.expect("1", "SELECT a FROM here")
+		_ = c.cl.Conn.RawConn().SetDeadline(time.Now().Add(time.Minute))
+		clients = append(clients, c)
+		return c
+	}
+	answered := func(where string) {
+		t.Helper()
+		for i, c := range clients {
+			if ps, err := c.read(wire.ComQuery, ""); err != nil || ps[len(ps)-1][0] == wire.HeaderERR {
+				t.Errorf("%s: %s: %q %v", where, statements[i], ps, err)
+			}
+			c.expect("2", "SELECT a FROM here")
+		}
+		clients = nil
+	}
+	for round, where := range []string{"cut off", "standing still"} {
+		before := g.pair.waiting.Load()
+		for range statements {
+			open()
+		}
+		if where == "cut off" {
+			g.pair.stale.Store(true)
+		} else {
+			g.freeze(t)
+		}
+		for i, c := range clients {
+			c.send(wire.ComQuery, fmt.Appendf(nil, statements[i], round))
+		}
+		if where == "cut off" {
+			eventually(t, "they wait", func() bool { return g.pair.waiting.Load() == before+int64(len(clients)) })
+		}
+		g.pair.move(Outcome{Committed: true, N: 9, GTID: groupUUID + ":9"})
+		answered(where)
+		g.pair.stale.Store(false)
+		g.thaw()
+		g.pair.move(Outcome{})
+	}
+	// Those that were sent before have ended when a new one is answered.
+	eventually(t, "the old server has gone on", func() bool {
+		return g.db.Value(t, "SELECT COUNT(*) FROM information_schema.processlist WHERE db = 'plain'") == "0"
+	})
+	const made = "SELECT (SELECT COUNT(*) FROM information_schema.tables WHERE table_name LIKE 'made_')" +
+		" + (SELECT COUNT(*) FROM mysql.user WHERE user LIKE 'made_') + (SELECT COUNT(*) FROM plain.t WHERE a >= 100)"
+	if v := g.db.Value(t, made); v != "0" {
+		t.Errorf("%s statements ran on the server that was replaced", v)
+	}
+	if v := g.other.Value(t, made); v != "6" {
+		t.Errorf("%s statements ran on the next one, not 6", v)
+	}
 }

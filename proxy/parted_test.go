@@ -68,7 +68,7 @@ func (g *pairGroup) leave(d Departure) {
 // server only if that is proven to have all that it may have seen.
 func TestReadsOutOfTheGroup(t *testing.T) {
 	g := newPair(t, func(o *Options) { o.stuckAfter = time.Hour })
-	g.pair.epoch, g.pair.remote = 1, true
+	g.reign(1, true)
 	open := func() *rawClient {
 		c := g.client(t, false, "plain", 0, 0)
 		c.expect("1", "SELECT a FROM here")

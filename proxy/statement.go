@@ -253,6 +253,9 @@ func (s *session) special(ctx context.Context, q *stmt, d *diagnostics) (done bo
 // committed under a local GTID, the client is answered once the group has
 // ordered it.
 func (s *session) direct(ctx context.Context, q *stmt) error {
+	if done, err := s.certain(ctx, q); done || err != nil {
+		return err
+	}
 	_, r, err := s.forward(ctx, nil, q)
 	if err != nil {
 		return s.lostDuring(q, err)
