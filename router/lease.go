@@ -6,13 +6,12 @@ import (
 	"fmt"
 	"sync/atomic"
 	"time"
+
+	"cohort/internal/uptime"
 )
 
 // ErrNoContact says that reads may be old: it is not known who the primary is.
 var ErrNoContact = errors.New("router: no contact to a majority of the group")
-
-// began is what readings of the monotonic clock are counted from.
-var began = time.Now()
 
 // lease is until when it is certain that the primary of this member's view is the
 // only one: what its server answers is as new as can be. Both clocks count: one of
@@ -24,7 +23,7 @@ type lease struct {
 
 // moment is a reading of both clocks.
 type moment struct {
-	up   time.Duration // since began
+	up   time.Duration // of uptime.Now
 	wall int64
 }
 
@@ -35,7 +34,8 @@ func (r *Router) SetLease(until time.Time) {
 		r.lease.until.Store(nil)
 		return
 	}
-	r.lease.until.Store(&moment{until.Sub(began), until.UnixNano()})
+	up := uptime.Now() // before the other reading, so that the lease is no longer
+	r.lease.until.Store(&moment{up + time.Until(until), until.UnixNano()})
 }
 
 // NeedLease says whether reads need a lease that do not say so themselves: without, a
@@ -52,14 +52,14 @@ func (r *Router) Fresh(b Backend, always bool) bool {
 		return true
 	}
 	l := r.lease.until.Load()
-	return l != nil && l.holds(time.Now())
+	return l != nil && l.holds(uptime.Now(), time.Now())
 }
 
 // Leased reports whether there is a lease now, or none is needed.
 func (r *Router) Leased() bool { return r.Fresh(Backend{Epoch: 1}, false) }
 
-func (l *moment) holds(now time.Time) bool {
-	return now.Sub(began) < l.up && now.UnixNano() < l.wall
+func (l *moment) holds(up time.Duration, now time.Time) bool {
+	return up < l.up && now.UnixNano() < l.wall
 }
 
 // leasePoll is the pause between two looks of who waits for the lease.
