@@ -200,7 +200,10 @@ func (g *testGroup) start(m *testMember) {
 		id, err = mysqld.ReadIdentity(g.t.Context(), pool)
 		pool.Close()
 		must(err)
-		opt.SelfUUID, opt.Socket, m.uuid = id.ServerUUID, m.db.Socket, id.ServerUUID
+		opt.SelfUUID, opt.Socket = id.ServerUUID, m.db.Socket
+		if m.uuid != id.ServerUUID { // clients look for it meanwhile
+			m.uuid = id.ServerUUID
+		}
 	}
 	m.router = router.New(opt)
 	m.donors = NewDonors(DonorOptions{ReplicaID: m.id, UUID: m.uuid, RetryCount: 10, ReconnectInterval: time.Second, Logger: log})
