@@ -16,7 +16,7 @@ func (s *session) autocommit(ctx context.Context, q *stmt) error {
 		if !direct {
 			r, err := s.routine(q)
 			if err != nil {
-				return s.lostInTx(err)
+				return s.notBegun(err)
 			}
 			direct = r.Ends()
 		}

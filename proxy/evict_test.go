@@ -1,7 +1,11 @@
 package proxy
 
 import (
+	"bytes"
+	"errors"
 	"fmt"
+	"os"
+	"path/filepath"
 	"syscall"
 	"testing"
 	"time"
@@ -25,6 +29,18 @@ func (g *pairRig) freeze(t *testing.T) {
 		t.Fatal(err)
 	}
 	t.Cleanup(g.thaw)
+	// The signal is on its way; a thread that runs may go on for a moment.
+	eventually(t, "all of it stands still", func() bool {
+		stats, err := filepath.Glob(fmt.Sprintf("/proc/%d/task/*/stat", g.db.Pid))
+		for _, name := range stats {
+			b, rerr := os.ReadFile(name)
+			err = errors.Join(err, rerr)
+			if i := bytes.LastIndexByte(b, ')'); i < 0 || !bytes.HasPrefix(b[i+1:], []byte(" T")) {
+				return false
+			}
+		}
+		return err == nil && len(stats) > 0
+	})
 }
 
 func (g *pairRig) thaw() { _ = syscall.Kill(g.db.Pid, syscall.SIGCONT) }
@@ -157,6 +173,9 @@ func (g *pairRig) writesWait(t *testing.T) {
 		}
 		if where == "cut off" {
 			eventually(t, "they wait", func() bool { return g.pair.waiting.Load() == before+int64(len(clients)) })
+		} else {
+			eventually(t, "they have come", func() bool { n, _ := g.srv.running(false); return n == len(clients) })
+			time.Sleep(50 * time.Millisecond) // and would be on their way to the server
 		}
 		g.pair.move(Outcome{Committed: true, N: 9, GTID: groupUUID + ":9"})
 		answered(where)

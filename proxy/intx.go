@@ -15,7 +15,7 @@ func (s *session) firstOfTx(ctx context.Context, q *stmt) error {
 	if q.class() == sqlparse.Call {
 		r, err := s.routine(q)
 		if err != nil {
-			return s.lostInTx(err)
+			return s.notBegun(err)
 		}
 		if r.Ends() {
 			// What the procedure leaves open is an ordinary transaction.

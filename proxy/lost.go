@@ -87,7 +87,7 @@ func (s *session) newXID() (string, error) {
 // notBegun ends a statement of which nothing was sent: it begins again, whatever it
 // is, unless a part of it went to the old server.
 func (s *session) notBegun(err error) error {
-	if q := s.cur; s.unheard() && s.goesOn() && (q != nil && (q.binary == nil || !q.binary.long) || s.repeatable(true)) {
+	if q := s.cur; isBackendLost(err) && s.unheard() && s.goesOn() && (q != nil && (q.binary == nil || !q.binary.long) || s.repeatable(true)) {
 		return errAgain
 	}
 	return s.lostInTx(err)
