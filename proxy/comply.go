@@ -1,7 +1,6 @@
 package proxy
 
 import (
-	"bytes"
 	"strings"
 
 	"cohort/internal/wire"
@@ -63,25 +62,3 @@ func (s *session) mayWrite(q *stmt) bool {
 }
 
 func tableKey(t sqlparse.TableName) string { return strings.ToLower(t.Schema + "\x00" + t.Name) }
-
-// noteTemporary follows the names of the session's temporary tables.
-func (s *session) noteTemporary(q *stmt) {
-	st, text := q.effective(), q.effectiveText()
-	qualify := func(t sqlparse.TableName) string {
-		if t.Schema == "" {
-			t.Schema = s.schema
-		}
-		return tableKey(t)
-	}
-	switch {
-	case st.Class == sqlparse.CreateTemporary && st.Name.End <= len(text):
-		if s.tempTables == nil {
-			s.tempTables = make(map[string]struct{})
-		}
-		s.tempTables[qualify(sqlparse.SplitName(bytes.TrimSpace(st.Name.Of(text)), s.mode))] = struct{}{}
-	case len(s.tempTables) > 0 && (st.Class == sqlparse.DropTemporary || st.Class == sqlparse.DDL):
-		for _, t := range sqlparse.DroppedTables(text, s.mode) {
-			delete(s.tempTables, qualify(t))
-		}
-	}
-}

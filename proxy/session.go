@@ -92,6 +92,7 @@ type session struct {
 	// locked: LOCK TABLES. temp: the session made temporary tables. unwrapNext:
 	// the next transaction is an ordinary one. All: see plain.
 	locked, temp, unwrapNext bool
+	tempUnnamed              bool // some of the temporary tables are not in tempTables
 	// pendingGTID is the set of local GTIDs committed and not yet ordered, as
 	// far as the client was not answered yet; lastGTID the group's last one.
 	pendingGTID, lastGTID string
@@ -316,7 +317,7 @@ func (s *session) dropTx() error {
 // fresh forgets everything about the session before a reset, and answers.
 func (s *session) fresh(ctx context.Context, r *reply) error {
 	s.tx, s.xa, s.oneShot, s.diag = transaction{}, clientBranch{}, nil, nil
-	s.locked, s.temp, s.unwrapNext, s.owed = false, false, false, ""
+	s.locked, s.temp, s.tempUnnamed, s.unwrapNext, s.owed = false, false, false, false, ""
 	s.prepared, s.texts, s.tempTables, s.routines = nil, nil, nil, nil
 	s.kept = kept{}
 	s.parted = time.Time{}

@@ -62,8 +62,19 @@ func TestWhatIsWrapped(t *testing.T) {
 		{"CALL com()", 0, 1},
 		{"LOCK TABLES t WRITE; INSERT INTO t VALUES (11); UNLOCK TABLES", 0, 1},
 		{"CREATE TEMPORARY TABLE tt (a INT)", 0, 0},
-		{"INSERT INTO t VALUES (12)", 0, 1},
+		{"INSERT INTO t VALUES (12)", 1, 0},
+		{"INSERT INTO t VALUES (14 + 0 * LENGTH('tt'))", 1, 0},
+		{"INSERT INTO tt VALUES (1)", 0, 0},
+		{"INSERT INTO t SELECT 15 FROM tt LIMIT 1", 0, 1},
+		{"INSERT INTO t SELECT 16 FROM plain.`tt` LIMIT 1", 0, 1},
 		{"BEGIN; INSERT INTO t VALUES (13); INSERT INTO tt VALUES (1); COMMIT", 0, 1},
+		{"DROP TEMPORARY TABLE tt", 0, 0},
+		{"BEGIN; INSERT INTO t VALUES (17); COMMIT", 1, 0},
+		{"CREATE TEMPORARY TABLE tt SELECT 1 AS a", 0, 0},
+		{"ALTER TABLE tt RENAME TO uu", 0, 0},
+		{"INSERT INTO t VALUES (18)", 1, 0},
+		{"INSERT INTO t SELECT 19 FROM uu", 0, 1}, // XA refuses it
+		{"INSERT INTO t VALUES (20)", 0, 1},       // from now on nobody knows
 	} {
 		w0, d0 := g.group.counts()
 		for _, sql := range strings.Split(tt.sql, "; ") {

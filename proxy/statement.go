@@ -159,7 +159,7 @@ func (s *session) dispatch(ctx context.Context, q *stmt) error {
 	switch {
 	case s.tx.open():
 		return s.inTx(ctx, q)
-	case s.plain():
+	case s.plain() && !s.sparesTemporary(q):
 		return s.direct(ctx, q)
 	case s.status&wire.StatusAutocommit == 0:
 		if startsTx(st) {
