@@ -36,15 +36,13 @@ func (s *session) certain(ctx context.Context, q *stmt) (done bool, err error) {
 	}
 	group, wait := s.srv.opt.Group, ctx
 	for {
+		if err = s.inPlace(); err != nil {
+			break
+		}
 		if _, err = s.ping(); err != nil {
 			break
 		}
-		if group.Moved(s.backend) {
-			_ = s.r.Backend.Close()
-			err = ErrBackendLost
-			break
-		}
-		if group.Fresh(s.backend, true) {
+		if group.Fresh(s.backend, true) && !group.Moved(s.backend) {
 			return false, nil
 		}
 		if wait == ctx {

@@ -57,9 +57,8 @@ func (s *session) awaitFresh(ctx context.Context, q *stmt) (done bool, err error
 		s.log.Debug().Err(err).Msg("a read was held for too long")
 		return true, s.refuse(q, errHeld)
 	}
-	if s.srv.opt.Group.Moved(s.backend) {
-		_ = s.r.Backend.Close()
-		return true, s.notBegun(ErrBackendLost)
+	if err := s.inPlace(); err != nil {
+		return true, s.notBegun(err)
 	}
 	return false, nil
 }

@@ -77,11 +77,16 @@ func (s *Server) runEvict(ctx context.Context) {
 // primary would have no verdict for as long as that one lives.
 func (s *session) newXID() (string, error) {
 	xid := s.srv.opt.Group.NewXID()
-	if s.srv.opt.Group.Moved(s.backend) {
-		_ = s.r.Backend.Close()
-		return "", ErrBackendLost
+	return xid, s.inPlace()
+}
+
+// inPlace leaves a server that sessions have to leave.
+func (s *session) inPlace() error {
+	if !s.srv.opt.Group.Moved(s.backend) {
+		return nil
 	}
-	return xid, nil
+	_ = s.r.Backend.Close()
+	return ErrBackendLost
 }
 
 // notBegun ends a statement of which nothing was sent: it begins again, whatever it
