@@ -12,6 +12,7 @@ import (
 	"cohort/consensus"
 	"cohort/consensus/state"
 	"cohort/internal/config"
+	"cohort/internal/pause"
 	"cohort/internal/sysvar"
 	"cohort/internal/wire"
 	"cohort/proxy"
@@ -282,10 +283,8 @@ func (c *functionCall) settled(m state.Member) (state.Member, error) {
 		if err == nil || c.fresh == nil || time.Now().After(end) {
 			return m, err
 		}
-		select {
-		case <-c.ctx.Done():
-			return m, context.Cause(c.ctx)
-		case <-time.After(50 * time.Millisecond):
+		if err := pause.For(c.ctx, 50*time.Millisecond); err != nil {
+			return m, err
 		}
 		c.view = c.fresh()
 		if m, err = c.appointed(m.Info.UUID); err != nil {

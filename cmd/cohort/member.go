@@ -22,6 +22,7 @@ import (
 	"cohort/internal/httpapi"
 	"cohort/internal/logging"
 	"cohort/internal/mysqld"
+	"cohort/internal/pause"
 	"cohort/internal/persist"
 	"cohort/recovery"
 	"cohort/router"
@@ -192,10 +193,8 @@ func identify(ctx context.Context, cfg *config.Config, log zerolog.Logger) (mysq
 		if !said {
 			log.Info().Err(err).Str("socket", cfg.MysqldSocket).Msg("waiting for mysqld")
 		}
-		select {
-		case <-ctx.Done():
-			return id, context.Cause(ctx)
-		case <-time.After(200 * time.Millisecond):
+		if err := pause.For(ctx, 200*time.Millisecond); err != nil {
+			return id, err
 		}
 	}
 }

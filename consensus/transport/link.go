@@ -12,6 +12,8 @@ import (
 
 	"github.com/lni/dragonboat/v4/raftio"
 	"github.com/lni/dragonboat/v4/raftpb"
+
+	"cohort/internal/pause"
 )
 
 // link is dragonboat's connection to one target, with real ones coming and
@@ -191,7 +193,7 @@ func (l *link) set(c *outConn, down bool) {
 func (l *link) run() {
 	defer close(l.done)
 	log := l.t.o.Logger.With().Str("target", l.target).Logger()
-	pause, said := minPause, ""
+	wait, said := minPause, ""
 	for l.ctx.Err() == nil {
 		c, err := l.t.connect(l.ctx, l.target, forMessages)
 		if err != nil {
@@ -209,9 +211,9 @@ func (l *link) run() {
 			default:
 				limit = maxRefusedPause
 			}
-			pause = min(pause, limit)
-			l.sleep(pause)
-			pause = min(2*pause, limit)
+			wait = min(wait, limit)
+			_ = pause.For(l.ctx, wait)
+			wait = min(2*wait, limit)
 			continue
 		}
 		log.Debug().Msg("log connection: connected")
@@ -225,10 +227,10 @@ func (l *link) run() {
 		}
 		said = ""
 		if time.Since(began) > maxRefusedPause {
-			pause = minPause
+			wait = minPause
 		} else {
-			l.sleep(pause) // it flaps
-			pause = min(2*pause, maxRefusedPause)
+			_ = pause.For(l.ctx, wait) // it flaps
+			wait = min(2*wait, maxRefusedPause)
 		}
 	}
 }
@@ -239,15 +241,6 @@ func reason(err error) string {
 		return op.Op + ": " + op.Err.Error()
 	}
 	return err.Error()
-}
-
-func (l *link) sleep(d time.Duration) {
-	t := time.NewTimer(d)
-	defer t.Stop()
-	select {
-	case <-t.C:
-	case <-l.ctx.Done():
-	}
 }
 
 var errSilent = errors.New("transport: no acknowledgement in time")

@@ -13,6 +13,8 @@ import (
 
 	"github.com/lni/dragonboat/v4/raftpb"
 	"github.com/rs/zerolog"
+
+	"cohort/internal/pause"
 )
 
 // accept serves whoever connects until Close.
@@ -26,10 +28,7 @@ func (t *Transport) accept() {
 			// Out of file descriptors, or a connection that died in the queue:
 			// it passes.
 			t.o.Logger.Warn().Err(err).Msg("log connection: accept failed")
-			select {
-			case <-time.After(50 * time.Millisecond):
-			case <-t.ctx.Done():
-			}
+			_ = pause.For(t.ctx, 50*time.Millisecond)
 			continue
 		}
 		select {

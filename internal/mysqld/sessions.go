@@ -5,6 +5,8 @@ import (
 	"fmt"
 	"slices"
 	"time"
+
+	"cohort/internal/pause"
 )
 
 const errNoSuchThread = 1094 // ER_NO_SUCH_THREAD
@@ -44,10 +46,8 @@ func KillSessions(ctx context.Context, q Querier, keep ...uint64) error {
 		if len(left) == 0 {
 			break
 		}
-		select {
-		case <-ctx.Done():
+		if pause.For(ctx, step) != nil {
 			return fmt.Errorf("%d sessions would not end: %w", len(left), ctx.Err())
-		case <-time.After(step):
 		}
 	}
 	return nil

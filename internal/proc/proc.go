@@ -15,6 +15,8 @@ import (
 	"time"
 
 	"golang.org/x/sys/unix"
+
+	"cohort/internal/pause"
 )
 
 // ErrGone says that the process no longer exists (or its id is another's now).
@@ -131,10 +133,7 @@ func (id ID) Wait(ctx context.Context) error {
 			_, _ = unix.Poll([]unix.PollFd{{Fd: int32(fd), Events: unix.POLLIN}}, int(step.Milliseconds()))
 			continue
 		}
-		select {
-		case <-ctx.Done():
-		case <-time.After(step):
-		}
+		_ = pause.For(ctx, step)
 	}
 	return nil
 }

@@ -24,6 +24,7 @@ import (
 	"github.com/google/uuid"
 
 	"cohort/internal/mysqld"
+	"cohort/internal/pause"
 )
 
 // Errors of this package.
@@ -268,11 +269,9 @@ func lock(ctx context.Context, dir string) (unlock func(), err error) {
 			_ = f.Close()
 			return nil, fmt.Errorf("sandbox: lock %s: %w", dir, err)
 		}
-		select {
-		case <-ctx.Done():
+		if pause.For(ctx, 50*time.Millisecond) != nil {
 			_ = f.Close()
 			return nil, fmt.Errorf("sandbox: another command works on %s: %w", dir, ctx.Err())
-		case <-time.After(50 * time.Millisecond):
 		}
 	}
 }

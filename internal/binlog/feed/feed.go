@@ -14,6 +14,7 @@ import (
 
 	"cohort/internal/binlog"
 	"cohort/internal/binlog/groupbinlog"
+	"cohort/internal/pause"
 )
 
 // ErrOptions means that New was given options that cannot work.
@@ -131,12 +132,10 @@ func (f *Feed) Run(ctx context.Context) error {
 				return fmt.Errorf("feed: %w", err)
 			}
 			f.opt.Logger.Warn().Err(err).Msg("feed cannot accept a connection")
-			select { // out of descriptors, most likely
-			case <-time.After(100 * time.Millisecond):
-				continue
-			case <-ctx.Done():
+			if pause.For(ctx, 100*time.Millisecond) != nil { // out of descriptors, most likely
 				return nil
 			}
+			continue
 		}
 		f.serve(ctx, nc)
 	}
