@@ -51,16 +51,12 @@ type incoming struct {
 // Create implements config.TransportFactory.
 func (i *incoming) Create(c config.NodeHostConfig, h raftio.MessageHandler, ch raftio.ChunkHandler) raftio.ITransport {
 	watched := raftio.MessageHandler(func(b raftpb.MessageBatch) {
-		var called *raftpb.Message
 		for k := range b.Requests {
 			if m := &b.Requests[k]; m.Type == raftpb.TimeoutNow && m.ShardID == shardID {
-				called = &raftpb.Message{Type: m.Type, From: m.From, To: m.To, ShardID: m.ShardID, Term: m.Term}
+				defer i.called(*m)
 			}
 		}
 		h(b)
-		if called != nil {
-			i.called(*called)
-		}
 	})
 	i.handler.Store(&watched)
 	t := i.TransportFactory.Create(c, watched, ch)
@@ -79,36 +75,29 @@ func (n *Node) insist(m raftpb.Message) {
 	if n.insisting.Swap(true) {
 		return
 	}
-	if !n.spawn(func() {
+	n.spawn(func() {
 		defer n.insisting.Store(false)
-		leader, term, changed := n.leader.get()
+		leader, term, _ := n.leader.get()
 		if m.Term != 0 && m.Term != term {
 			return
 		}
 		left := time.Duration(n.cfg.ElectionRTT) * n.cfg.RTT
 		for wait := retryFirst; left > 0; wait = min(2*wait, retryLast) {
-			left -= wait
-			select {
-			case <-changed:
-				// Another leader, or none: somebody campaigns.
-				return
-			default:
-			}
 			if pause.For(n.ctx, wait) != nil {
 				return
 			}
+			left -= wait
 			x, err := n.raft()
 			if err != nil || x.replica != m.To || leader == x.replica {
 				return
 			}
+			// Another leader, or none: somebody campaigns.
 			if l, t, _ := n.leader.get(); l != leader || t != term {
 				return
 			}
 			n.deliver(m)
 		}
-	}) {
-		n.insisting.Store(false)
-	}
+	})
 }
 
 // deliver hands a message to dragonboat as if it had come from outside.

@@ -39,11 +39,10 @@ type Node struct {
 	strayed atomic.Pointer[error]
 	checked atomic.Bool // that no membership was forced without it
 	// executed is the last Entrance's.
-	executed atomic.Uint64
-	leader   leadership
-	incoming incoming
-	// insisting: a TimeoutNow is being repeated.
-	insisting atomic.Bool
+	executed  atomic.Uint64
+	leader    leadership
+	incoming  incoming
+	insisting atomic.Bool // a TimeoutNow is being repeated
 	reads     readGroup
 	compact   compactor
 	live      liveness

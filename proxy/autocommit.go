@@ -115,7 +115,7 @@ func (s *session) autocommitFailed(ctx context.Context, q *stmt, r *reply) error
 			return s.lostInTx(err)
 		}
 		if r.err.Code == erXATemporary {
-			s.metTemporary()
+			s.tempUnnamed = true
 		} else if call {
 			s.srv.calls.add(s.callName(q))
 		}

@@ -16,7 +16,7 @@ func (s *session) begin(ctx context.Context, q *stmt, st *sqlparse.Statement) er
 		return err
 	}
 	readOnly := st.Has(sqlparse.FlagReadOnly) && !st.Has(sqlparse.FlagReadWrite)
-	if readOnly || s.temp || s.unwrapNext || st.Has(sqlparse.FlagReadOnly) {
+	if readOnly || s.temporary() || s.unwrapNext || st.Has(sqlparse.FlagReadOnly) {
 		// The server ends an ordinary transaction and LOCK TABLES by itself.
 		s.locked = false
 		if again {

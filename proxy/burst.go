@@ -166,7 +166,7 @@ func (s *session) burstFailed(ctx context.Context, q *stmt, ticket Ticket, r *re
 		// A trigger or function that XA does not let in: nothing was done, and it
 		// runs as a direct statement.
 		if r.err.Code == erXATemporary {
-			s.metTemporary()
+			s.tempUnnamed = true
 		}
 		return s.direct(ctx, q)
 	}

@@ -51,10 +51,7 @@ func (s *session) certain(ctx context.Context, q *stmt) (done bool, err error) {
 			defer cancel()
 		}
 		if err := group.AwaitFresh(wait, s.backend, true); err != nil {
-			if s.ctx.Err() != nil {
-				return true, err
-			}
-			return true, s.refuse(q, wire.NewError(erUnknown, "HY000",
+			return true, s.heldTooLong(q, err, wire.NewError(erUnknown, "HY000",
 				"This member has lost its contact to a majority of the group; the statement was not run"))
 		}
 	}

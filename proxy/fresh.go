@@ -51,14 +51,19 @@ func (s *session) awaitFresh(ctx context.Context, q *stmt) (done bool, err error
 	ctx, cancel := context.WithTimeout(ctx, s.srv.opt.RebuildWait)
 	defer cancel()
 	if err := s.srv.opt.Group.AwaitFresh(ctx, s.backend, s.kept.consistency != ""); err != nil {
-		if s.ctx.Err() != nil {
-			return true, err
-		}
-		s.log.Debug().Err(err).Msg("a read was held for too long")
-		return true, s.refuse(q, errHeld)
+		return true, s.heldTooLong(q, err, errHeld)
 	}
 	if err := s.inPlace(); err != nil {
 		return true, s.notBegun(err)
 	}
 	return false, nil
+}
+
+// heldTooLong answers a statement that waited for the lease until err.
+func (s *session) heldTooLong(q *stmt, err error, answer *wire.ServerError) error {
+	if s.ctx.Err() != nil {
+		return err
+	}
+	s.log.Debug().Err(err).Msg("a statement was held for too long")
+	return s.refuse(q, answer)
 }

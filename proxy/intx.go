@@ -224,7 +224,7 @@ func (s *session) switchToPlain(ctx context.Context, q *stmt) error {
 		return s.refuse(q, wire.NewError(erLockDeadlock, "40001",
 			"The transaction was rolled back because it came to use a temporary table, which needs another kind of transaction from its start; try restarting transaction"))
 	}
-	s.metTemporary()
+	s.tempUnnamed = true
 	if tx.explicit {
 		rs, err := s.exec(append(tx.chars, "START TRANSACTION")...)
 		if err != nil {

@@ -92,7 +92,7 @@ func (s *session) inPlace() error {
 // notBegun ends a statement of which nothing was sent: it begins again, whatever it
 // is, unless a part of it went to the old server.
 func (s *session) notBegun(err error) error {
-	if q := s.cur; isBackendLost(err) && s.unheard() && s.goesOn() && (q != nil && (q.binary == nil || !q.binary.long) || s.repeatable(true)) {
+	if isBackendLost(err) && s.unheard() && s.whole() && s.goesOn() {
 		return errAgain
 	}
 	return s.lostInTx(err)
@@ -142,7 +142,9 @@ func (s *session) unheard() bool {
 	return s.outside && !s.answered && !s.r.Begun() && !s.cmd.Streamed && s.tries < maxTries
 }
 
-func (s *session) repeatable(proven bool) bool {
+// whole reports whether all of the present command is at hand to be sent again, and
+// that can be done.
+func (s *session) whole() bool {
 	q := s.cur
 	if q == nil {
 		switch s.cmd.Code {
@@ -151,10 +153,17 @@ func (s *session) repeatable(proven bool) bool {
 		}
 		return false
 	}
-	if q.binary != nil && q.binary.long {
+	return q.binary == nil || !q.binary.long
+}
+
+func (s *session) repeatable(proven bool) bool {
+	if !s.whole() {
 		return false
 	}
-	st := q.effective()
+	if s.cur == nil {
+		return true
+	}
+	st := s.cur.effective()
 	switch st.Class {
 	case sqlparse.DML:
 		return proven

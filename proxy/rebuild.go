@@ -91,7 +91,7 @@ func (s *session) attempt(ctx context.Context, login *relay.Login) error {
 		_ = cl.Close()
 		return err
 	}
-	s.down, s.judged, s.ends, s.temp, s.tempUnnamed = false, false, false, false, false
+	s.down, s.judged, s.ends, s.tempUnnamed = false, false, false, false
 	s.blank, s.stateChanged = s.diag == nil, false
 	return nil
 }

@@ -89,10 +89,9 @@ type session struct {
 	xa clientBranch
 	// oneShot are SET TRANSACTION statements for the next transaction.
 	oneShot []string
-	// locked: LOCK TABLES. temp: the session made temporary tables. unwrapNext:
+	// locked: LOCK TABLES. unwrapNext:
 	// the next transaction is an ordinary one. All: see plain.
-	locked, temp, unwrapNext bool
-	tempUnnamed              bool // some of the temporary tables are not in tempTables
+	locked, unwrapNext bool
 	// pendingGTID is the set of local GTIDs committed and not yet ordered, as
 	// far as the client was not answered yet; lastGTID the group's last one.
 	pendingGTID, lastGTID string
@@ -104,7 +103,8 @@ type session struct {
 	// untracked: the session's own trackers are not as setup left them, since a
 	// routine changed them. unlogged: sql_log_bin is off.
 	untracked, unlogged bool
-	tempTables          map[string]struct{}         // by tableKey
+	tempTables          map[string]struct{}         // temporary ones, by tableKey
+	tempUnnamed         bool                        // there are others
 	routines            map[string]sqlparse.Routine // by callName
 	diag                *diagnostics
 	multi               bool // CLIENT_MULTI_STATEMENTS is on
@@ -317,7 +317,7 @@ func (s *session) dropTx() error {
 // fresh forgets everything about the session before a reset, and answers.
 func (s *session) fresh(ctx context.Context, r *reply) error {
 	s.tx, s.xa, s.oneShot, s.diag = transaction{}, clientBranch{}, nil, nil
-	s.locked, s.temp, s.tempUnnamed, s.unwrapNext, s.owed = false, false, false, false, ""
+	s.locked, s.tempUnnamed, s.unwrapNext, s.owed = false, false, false, ""
 	s.prepared, s.texts, s.tempTables, s.routines = nil, nil, nil, nil
 	s.kept = kept{}
 	s.parted = time.Time{}

@@ -197,7 +197,7 @@ func tableless(text []byte, mode sqlparse.Mode) bool {
 // transactions, whose final replies are held back by their GTIDs: READ ONLY
 // ones, LOCK TABLES sections, sessions with temporary tables (XA refuses them).
 func (s *session) plain() bool {
-	return s.locked || s.temp || s.unwrapNext || s.status&wire.StatusInTrans != 0
+	return s.locked || s.temporary() || s.unwrapNext || s.status&wire.StatusInTrans != 0
 }
 
 // special handles what mysqld must not see as it is. done says that the client
@@ -314,8 +314,6 @@ func (s *session) after(q *stmt) error {
 	st := q.effective()
 	s.noteTemporary(q)
 	switch st.Class {
-	case sqlparse.CreateTemporary:
-		s.temp = true
 	case sqlparse.DDL:
 		s.routines = nil // it may have made one anew
 	case sqlparse.LockTables:

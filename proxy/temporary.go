@@ -13,6 +13,11 @@ import (
 // ordered them. So it does no more often than it has to; where this file is wrong
 // about what a statement touches, mysqld says so, and it runs again.
 
+// temporary reports whether the session has temporary tables: those whose names are
+// known, and any that XA refused a statement for, which were renamed, or made by a
+// routine.
+func (s *session) temporary() bool { return len(s.tempTables) > 0 || s.tempUnnamed }
+
 // noteTemporary follows the session's temporary tables. When the last one is gone,
 // its transactions are wrapped again.
 func (s *session) noteTemporary(q *stmt) {
@@ -24,7 +29,9 @@ func (s *session) noteTemporary(q *stmt) {
 		return tableKey(t)
 	}
 	switch {
-	case st.Class == sqlparse.CreateTemporary && st.Name.End <= len(text):
+	case st.Class == sqlparse.CreateTemporary && st.Name.End > len(text):
+		s.tempUnnamed = true
+	case st.Class == sqlparse.CreateTemporary:
 		if s.tempTables == nil {
 			s.tempTables = make(map[string]struct{})
 		}
@@ -33,21 +40,14 @@ func (s *session) noteTemporary(q *stmt) {
 		for _, t := range sqlparse.DroppedTables(text, s.mode) {
 			delete(s.tempTables, qualify(t))
 		}
-		if len(s.tempTables) == 0 && !s.tempUnnamed {
-			s.temp = false
-		}
 	}
 }
-
-// metTemporary notes that XA refused a statement for a temporary table: one that has
-// another name than is known, or that a routine made.
-func (s *session) metTemporary() { s.temp, s.tempUnnamed = true, true }
 
 // sparesTemporary reports whether a statement, of a session that has temporary tables
 // and is in no transaction, stands by itself and names none of them: it is wrapped as
 // in any session.
 func (s *session) sparesTemporary(q *stmt) bool {
-	if !s.temp || s.tempUnnamed || s.locked || s.unwrapNext || q.class() != sqlparse.DML ||
+	if s.tempUnnamed || len(s.tempTables) == 0 || s.locked || s.unwrapNext || q.class() != sqlparse.DML ||
 		s.status&wire.StatusInTrans != 0 || s.status&wire.StatusAutocommit == 0 {
 		return false
 	}

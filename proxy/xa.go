@@ -49,7 +49,7 @@ func (s *session) clientXA(ctx context.Context, q *stmt, st *sqlparse.Statement)
 	if st.Has(sqlparse.FlagXAOption) {
 		return s.refuse(q, xaError(erXAInval, ""))
 	}
-	if s.tx.open() && (s.tx.explicit || s.tx.touched()) || s.plain() && !s.temp {
+	if s.tx.open() && (s.tx.explicit || s.tx.touched()) || s.plain() && !s.temporary() {
 		return s.refuse(q, xaError(erXAOutside, ""))
 	}
 	if s.tx.open() {

@@ -34,8 +34,7 @@ func (r *Router) SetLease(until time.Time) {
 		r.lease.until.Store(nil)
 		return
 	}
-	up := uptime.Now() // before the other reading, so that the lease is no longer
-	r.lease.until.Store(&moment{up + time.Until(until), until.UnixNano()})
+	r.lease.until.Store(&moment{uptime.Of(until), until.UnixNano()})
 }
 
 // NeedLease says whether reads need a lease that do not say so themselves: without, a
@@ -52,14 +51,14 @@ func (r *Router) Fresh(b Backend, always bool) bool {
 		return true
 	}
 	l := r.lease.until.Load()
-	return l != nil && l.holds(uptime.Now(), time.Now())
+	return l != nil && l.holds(time.Now())
 }
 
 // Leased reports whether there is a lease now, or none is needed.
 func (r *Router) Leased() bool { return r.Fresh(Backend{Epoch: 1}, false) }
 
-func (l *moment) holds(up time.Duration, now time.Time) bool {
-	return up < l.up && now.UnixNano() < l.wall
+func (l *moment) holds(now time.Time) bool {
+	return uptime.Of(now) < l.up && now.UnixNano() < l.wall
 }
 
 // leasePoll is the pause between two looks of who waits for the lease.

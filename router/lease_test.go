@@ -69,7 +69,7 @@ func TestLease(t *testing.T) {
 // A lease has to outlive both clocks: one of them stands while the machine does.
 func TestMomentHolds(t *testing.T) {
 	now := time.Now()
-	up, wall := uptime.Now(), now.UnixNano()
+	up, wall := uptime.Of(now), now.UnixNano()
 	for _, c := range []struct {
 		up   time.Duration
 		wall int64
@@ -79,7 +79,7 @@ func TestMomentHolds(t *testing.T) {
 		{up, wall + 1, false},
 		{up + 1, wall, false},
 	} {
-		if got := (&moment{c.up, c.wall}).holds(up, now); got != c.want {
+		if got := (&moment{c.up, c.wall}).holds(now); got != c.want {
 			t.Errorf("%+v: %t", c, got)
 		}
 	}

@@ -11,3 +11,6 @@ var began = time.Now()
 // Now returns how long this process has known the clock: more than 0, and never less
 // than before. It means nothing to another process.
 func Now() time.Duration { return time.Since(began) + 1 }
+
+// Of returns what Now returned, or will return, at t, which has to carry a reading.
+func Of(t time.Time) time.Duration { return t.Sub(began) + 1 }
