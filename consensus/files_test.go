@@ -2,13 +2,9 @@ package consensus
 
 import (
 	"errors"
-	"math"
 	"os"
 	"path/filepath"
 	"testing"
-
-	"github.com/lni/dragonboat/v4/raftio"
-	"github.com/lni/dragonboat/v4/raftpb"
 
 	"cohort/consensus/state"
 	"cohort/internal/binlog/groupbinlog"
@@ -179,73 +175,6 @@ func TestLostParts(t *testing.T) {
 	c.open(m)
 	if n, err := m.node.ReadIndex(c.ctx()); err != nil || n != 5 {
 		t.Fatalf("%d, %v", n, err)
-	}
-}
-
-// fakeLogDB counts what reaches tan.
-type fakeLogDB struct {
-	raftio.ILogDB
-	saved []raftpb.Update
-}
-
-func (f *fakeLogDB) SaveRaftState(u []raftpb.Update, _ uint64) error {
-	f.saved = append(f.saved, u...)
-	return nil
-}
-
-func TestLogDBRepeatsTheState(t *testing.T) {
-	f := &fakeLogDB{}
-	l := &logDB{ILogDB: f, live: &liveness{}, last: make(map[raftio.NodeInfo]raftpb.State)}
-	st := raftpb.State{Term: 2, Vote: 1, Commit: 5}
-	save := func(u raftpb.Update) {
-		u.ShardID, u.ReplicaID = 1, 1
-		if err := l.SaveRaftState([]raftpb.Update{u}, 1); err != nil {
-			t.Fatal(err)
-		}
-	}
-	save(raftpb.Update{EntriesToSave: []raftpb.Entry{{Index: 1}}}) // nothing known yet
-	save(raftpb.Update{State: st})
-	save(raftpb.Update{State: st}) // says nothing
-	save(raftpb.Update{})          // nor this
-	save(raftpb.Update{EntriesToSave: []raftpb.Entry{{Index: 2}}})
-	save(raftpb.Update{State: raftpb.State{Term: 2, Vote: 1, Commit: 6}})
-	if len(f.saved) != 4 {
-		t.Fatalf("%d updates: %+v", len(f.saved), f.saved)
-	}
-	if f.saved[0].State != (raftpb.State{}) || f.saved[2].State != st || f.saved[3].State.Commit != 6 {
-		t.Fatalf("%+v", f.saved)
-	}
-}
-
-// IterateEntries returns one entry of 1 MiB after the other until they are more
-// than maxSize, as tan does.
-func (f *fakeLogDB) IterateEntries(ents []raftpb.Entry, size, _, _, low, high, maxSize uint64) ([]raftpb.Entry, uint64, error) {
-	for i := low; i < high && size <= maxSize; i++ {
-		ents, size = append(ents, raftpb.Entry{Index: i}), size+1<<20
-	}
-	return ents, size, nil
-}
-
-// Dragonboat gets a part of what it asks for, and takes it for what is more than it
-// asked for; where it wants all, it gets all.
-func TestLogDBReadsLittleAtOnce(t *testing.T) {
-	l := &logDB{ILogDB: &fakeLogDB{}}
-	for _, c := range []struct {
-		n, maxSize uint64
-		want       int
-		more       bool
-	}{
-		{n: 100, maxSize: 64 << 20, want: 5, more: true},
-		{n: 5, maxSize: 64 << 20, want: 5},
-		{n: 4, maxSize: 64 << 20, want: 4},
-		{n: 100, maxSize: 2 << 20, want: 3, more: true},
-		{n: 100, maxSize: 0, want: 1, more: true},
-		{n: 100, maxSize: math.MaxUint64, want: 100},
-	} {
-		es, size, err := l.IterateEntries(nil, 0, 1, 1, 10, 10+c.n, c.maxSize)
-		if err != nil || len(es) != c.want || size > c.maxSize != c.more {
-			t.Errorf("%d of at most %d bytes: %d entries, %d bytes, %v", c.n, c.maxSize, len(es), size, err)
-		}
 	}
 }
 

@@ -1,24 +1,31 @@
 package consensus
 
 import (
+	"errors"
 	"math"
 	"runtime"
 	"slices"
 	"sync"
+	"time"
 
 	"github.com/lni/dragonboat/v4/config"
 	"github.com/lni/dragonboat/v4/plugin/tan"
 	"github.com/lni/dragonboat/v4/raftio"
 	"github.com/lni/dragonboat/v4/raftpb"
 	"github.com/rs/zerolog"
+
+	"cohort/internal/fsync"
+	"cohort/internal/uptime"
 )
 
-// logDBFactory makes the tan log behind a wrapper that mends two things.
+// logDBFactory makes the tan log behind a wrapper that mends three things.
 //
 // Dragonboat hands over an empty raft state when it did not change. Tan
 // remembers that empty one, takes the next full one for a change of term and
 // vote, and pays an fsync for a mere new commit index. The wrapper repeats the
 // last state instead, and skips updates that say nothing at all.
+//
+// A new commit index alone need not be written at once (owedFor).
 //
 // Tan's SaveSnapshots and RemoveEntriesTo fsync the current file without the
 // lock under which SaveRaftState may switch to another one. The wrapper lets
@@ -38,25 +45,58 @@ func (*logDBFactory) Name() string { return tan.Factory.Name() }
 
 func (f *logDBFactory) Create(cfg config.NodeHostConfig, cb config.LogDBCallback,
 	dirs, wals []string) (raftio.ILogDB, error) {
+	l := newLogDB(f.log, f.live)
+	if syncer, err := fsync.New(); err != nil {
+		f.log.Info().Err(err).Msg("the log is flushed with fsync(2): a commit takes more CPU time")
+	} else {
+		l.syncer = syncer
+		cfg.Expert.FS = logFS{cfg.Expert.FS, syncer}
+	}
 	db, err := tan.Factory.Create(cfg, cb, dirs, wals)
 	if err != nil {
-		return nil, err
+		return nil, errors.Join(err, l.closeSyncer())
 	}
 	if f.wrap != nil {
 		db = f.wrap(db)
 	}
-	f.db = &logDB{ILogDB: db, log: f.log, live: f.live, last: make(map[raftio.NodeInfo]raftpb.State)}
-	return f.db, nil
+	l.ILogDB, f.db = db, l
+	return l, nil
 }
 
 type logDB struct {
 	raftio.ILogDB
-	log  zerolog.Logger
-	live *liveness
+	log    zerolog.Logger
+	live   *liveness
+	syncer *fsync.Syncer // nil: none
 
 	mu      sync.Mutex // one writer at a time
 	last    map[raftio.NodeInfo]raftpb.State
+	owed    map[raftio.NodeInfo]time.Duration // since when last's commit index is not written
 	scratch []raftpb.Update
+}
+
+func newLogDB(log zerolog.Logger, live *liveness) *logDB {
+	return &logDB{log: log, live: live, last: make(map[raftio.NodeInfo]raftpb.State), owed: make(map[raftio.NodeInfo]time.Duration)}
+}
+
+// owedFor is how long a mere new commit index may wait for entries to be written
+// with. The Raft algorithm needs none on disk: what is committed is known again when
+// there is a leader. One that is too low makes a log that its group goes on without
+// count for less (stepAside), so it is not left out altogether.
+const owedFor = 10 * time.Millisecond
+
+// Close implements raftio.ILogDB.
+func (l *logDB) Close() error {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return errors.Join(l.payOff(), l.ILogDB.Close(), l.closeSyncer())
+}
+
+func (l *logDB) closeSyncer() error {
+	if l.syncer == nil {
+		return nil
+	}
+	return l.syncer.Close()
 }
 
 // SaveRaftState is called by dragonboat's step goroutine, at every tick at least.
@@ -85,7 +125,8 @@ func (l *logDB) save(updates []raftpb.Update, shard uint64) error {
 		if raftpb.IsEmptyState(u.State) && known {
 			u.State = last
 		}
-		if known && u.State == last && len(u.EntriesToSave) == 0 && raftpb.IsEmptySnapshot(u.Snapshot) {
+		if known && u.State.Term == last.Term && u.State.Vote == last.Vote &&
+			len(u.EntriesToSave) == 0 && raftpb.IsEmptySnapshot(u.Snapshot) && l.mayOwe(ni, u.State) {
 			continue
 		}
 		l.scratch = append(l.scratch, u)
@@ -94,9 +135,8 @@ func (l *logDB) save(updates []raftpb.Update, shard uint64) error {
 		return nil
 	}
 	if slices.ContainsFunc(l.scratch, replicates) {
-		// The senders' goroutines have the entries by now. They are to be on their way
-		// while this disk writes: an fsync keeps its processor for long, which may be
-		// the only one (cmd/cohort), before the Go runtime takes it away.
+		// The senders' goroutines have the entries by now, which are to be on their way
+		// while this disk writes. There may be no other processor (cmd/cohort).
 		runtime.Gosched()
 	}
 	if err := l.ILogDB.SaveRaftState(l.scratch, shard); err != nil {
@@ -104,9 +144,40 @@ func (l *logDB) save(updates []raftpb.Update, shard uint64) error {
 	}
 	for i := range l.scratch {
 		if u := &l.scratch[i]; !raftpb.IsEmptyState(u.State) {
-			l.last[raftio.GetNodeInfo(u.ShardID, u.ReplicaID)] = u.State
+			ni := raftio.GetNodeInfo(u.ShardID, u.ReplicaID)
+			l.last[ni] = u.State
+			delete(l.owed, ni)
 		}
 		l.scratch[i] = raftpb.Update{} // do not hold on to entries
+	}
+	return nil
+}
+
+// mayOwe reports whether there is nothing to write but a commit index that may wait.
+func (l *logDB) mayOwe(ni raftio.NodeInfo, s raftpb.State) bool {
+	since, owes := l.owed[ni]
+	if !owes && s == l.last[ni] {
+		return true
+	}
+	now := uptime.Now()
+	if !owes {
+		since = now
+	}
+	if now-since >= owedFor {
+		return false
+	}
+	l.owed[ni], l.last[ni] = since, s
+	return true
+}
+
+// payOff writes the commit indexes that are owed.
+func (l *logDB) payOff() error {
+	for ni := range l.owed {
+		u := raftpb.Update{ShardID: ni.ShardID, ReplicaID: ni.ReplicaID, State: l.last[ni]}
+		if err := l.ILogDB.SaveRaftState([]raftpb.Update{u}, ni.ShardID); err != nil {
+			return err
+		}
+		delete(l.owed, ni)
 	}
 	return nil
 }
@@ -140,6 +211,9 @@ func (l *logDB) IterateEntries(ents []raftpb.Entry, size, shard, replica, low, h
 func (l *logDB) ReadRaftState(shard, replica, lastIndex uint64) (raftio.RaftState, error) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
+	if err := l.payOff(); err != nil {
+		return raftio.RaftState{}, l.failed(err)
+	}
 	rs, err := l.ILogDB.ReadRaftState(shard, replica, lastIndex)
 	if err == nil && !raftpb.IsEmptyState(rs.State) {
 		l.last[raftio.GetNodeInfo(shard, replica)] = rs.State
@@ -168,7 +242,9 @@ func (l *logDB) RemoveEntriesTo(shard, replica, index uint64) error {
 func (l *logDB) RemoveNodeData(shard, replica uint64) error {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	delete(l.last, raftio.GetNodeInfo(shard, replica))
+	ni := raftio.GetNodeInfo(shard, replica)
+	delete(l.last, ni)
+	delete(l.owed, ni)
 	return l.ILogDB.RemoveNodeData(shard, replica)
 }
 
@@ -176,5 +252,6 @@ func (l *logDB) ImportSnapshot(snapshot raftpb.Snapshot, replica uint64) error {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	clear(l.last)
+	clear(l.owed)
 	return l.ILogDB.ImportSnapshot(snapshot, replica)
 }

@@ -11,6 +11,7 @@ import (
 	"strings"
 	"time"
 
+	"cohort/internal/rawnet"
 	"cohort/internal/wire"
 	"cohort/proxy/relay"
 )
@@ -24,7 +25,7 @@ var errReadOnly = errors.New("proxy: the primary's server does not take writes y
 
 func dialer(b Backend) relay.Dialer {
 	return func(ctx context.Context) (net.Conn, error) {
-		return new(net.Dialer).DialContext(ctx, b.Network, b.Addr)
+		return new(rawnet.Dialer).DialContext(ctx, b.Network, b.Addr)
 	}
 }
 

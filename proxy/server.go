@@ -20,6 +20,7 @@ import (
 
 	"github.com/rs/zerolog"
 
+	"cohort/internal/rawnet"
 	"cohort/internal/wire"
 	"cohort/proxy/relay"
 )
@@ -199,6 +200,7 @@ func (s *Server) accept(ctx context.Context) error {
 		if t, ok := nc.(*net.TCPConn); ok {
 			_ = t.SetNoDelay(true)
 		}
+		nc = rawnet.Conn(nc)
 		s.mu.Lock()
 		if s.closed {
 			s.mu.Unlock()
@@ -369,7 +371,7 @@ func (s *Server) dial(ctx context.Context) (net.Conn, Backend, error) {
 		b, err := s.opt.Group.Primary(ctx)
 		if err == nil {
 			var c net.Conn
-			if c, err = new(net.Dialer).DialContext(ctx, b.Network, b.Addr); err == nil {
+			if c, err = new(rawnet.Dialer).DialContext(ctx, b.Network, b.Addr); err == nil {
 				return c, b, nil
 			}
 		}

@@ -15,6 +15,7 @@ import (
 	"github.com/rs/zerolog"
 
 	"cohort/internal/pause"
+	"cohort/internal/rawnet"
 )
 
 // accept serves whoever connects until Close.
@@ -38,7 +39,7 @@ func (t *Transport) accept() {
 			c.Close()
 			continue
 		}
-		if !t.spawn(func() { defer func() { <-t.slots }(); t.serve(c) }) {
+		if !t.spawn(func() { defer func() { <-t.slots }(); t.serve(rawnet.Conn(c)) }) {
 			c.Close()
 			return
 		}

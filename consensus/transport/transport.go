@@ -17,6 +17,7 @@ import (
 
 	"cohort/internal/allowlist"
 	"cohort/internal/grouptls"
+	"cohort/internal/rawnet"
 )
 
 // Sentinel errors.
@@ -100,7 +101,7 @@ var _ config.TransportFactory = (*Factory)(nil)
 // NewFactory returns what dragonboat makes its transport with.
 func NewFactory(o Options) *Factory {
 	if o.dial == nil {
-		o.dial = (&net.Dialer{KeepAliveConfig: keepAlive}).DialContext
+		o.dial = (&rawnet.Dialer{Dialer: net.Dialer{KeepAliveConfig: keepAlive}}).DialContext
 	}
 	return &Factory{o: o}
 }

@@ -25,6 +25,7 @@ import (
 	"cohort/internal/applied"
 	"cohort/internal/binlog/groupbinlog"
 	"cohort/internal/pause"
+	"cohort/internal/rawnet"
 )
 
 // Defaults for zero options.
@@ -208,7 +209,7 @@ func (s *Server) Run(ctx context.Context) error {
 		go func() {
 			defer wg.Done()
 			defer func() { <-s.slots }()
-			s.serve(ctx, c)
+			s.serve(ctx, rawnet.Conn(c))
 		}()
 	}
 }

@@ -15,6 +15,7 @@ import (
 	"golang.org/x/sync/errgroup"
 
 	"cohort/internal/applied"
+	"cohort/internal/rawnet"
 )
 
 // Backoff between connection attempts: the first follows at once, then the pause
@@ -52,7 +53,7 @@ type SubscriberOptions struct {
 	OnHeartbeat func(state []byte)
 	// OnDown is called when a connection that was up has ended; never otherwise.
 	OnDown func(error)
-	// Dial defaults to net.Dialer's; TLS, if given, is put on top, for the host of
+	// Dial defaults to rawnet.Dialer's; TLS, if given, is put on top, for the host of
 	// the target's address.
 	Dial func(ctx context.Context, network, addr string) (net.Conn, error)
 	TLS  func(host string) *tls.Config
@@ -87,7 +88,7 @@ func NewSubscriber(o SubscriberOptions) *Subscriber {
 		o.Timeout = DefaultTimeout
 	}
 	if o.Dial == nil {
-		o.Dial = new(net.Dialer).DialContext
+		o.Dial = new(rawnet.Dialer).DialContext
 	}
 	return &Subscriber{o: o, kick: make(chan struct{}, 1)}
 }

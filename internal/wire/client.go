@@ -7,6 +7,8 @@ import (
 	"fmt"
 	"net"
 	"time"
+
+	"cohort/internal/rawnet"
 )
 
 // Errors of [Client].
@@ -87,7 +89,7 @@ func Dial(ctx context.Context, cfg Config) (*Client, error) {
 	defer cancel()
 	dial := cfg.Dialer
 	if dial == nil {
-		dial = (&net.Dialer{}).DialContext
+		dial = new(rawnet.Dialer).DialContext
 	}
 	nc, err := dial(ctx, cfg.Network, cfg.Addr)
 	if err != nil {

@@ -6,6 +6,8 @@ import (
 	"sync/atomic"
 	"syscall"
 	"time"
+
+	"cohort/internal/rawnet"
 )
 
 // eagerFor is how long a read looks again and again for bytes. A point select takes
@@ -79,9 +81,8 @@ func (c *eager) readEagerly(b []byte, until time.Time) (int, error) {
 // come after its last attempt wake it up.
 func (c *eager) tryRead(fd uintptr) bool {
 	for {
-		n, err := syscall.Read(int(fd), c.b)
+		n, err := rawnet.TryRead(fd, c.b)
 		switch {
-		case err == syscall.EINTR:
 		case err == syscall.EAGAIN && c.until.IsZero():
 			return false
 		case err == syscall.EAGAIN:

@@ -16,6 +16,7 @@ import (
 	"github.com/go-mysql-org/go-mysql/mysql"
 
 	"cohort/internal/binlog"
+	"cohort/internal/rawnet"
 )
 
 const (
@@ -47,7 +48,7 @@ func dialDump(ctx context.Context, opt *Options, start StartAt, flags uint16, he
 	d := &dump{timeout: timeout}
 	dialer := opt.Dialer
 	if dialer == nil {
-		dialer = (&net.Dialer{Timeout: timeout}).DialContext
+		dialer = (&rawnet.Dialer{Dialer: net.Dialer{Timeout: timeout}}).DialContext
 	}
 	keep := func(ctx context.Context, network, addr string) (net.Conn, error) {
 		c, err := dialer(ctx, network, addr)

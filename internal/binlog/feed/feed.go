@@ -15,6 +15,7 @@ import (
 	"cohort/internal/binlog"
 	"cohort/internal/binlog/groupbinlog"
 	"cohort/internal/pause"
+	"cohort/internal/rawnet"
 )
 
 // ErrOptions means that New was given options that cannot work.
@@ -137,7 +138,7 @@ func (f *Feed) Run(ctx context.Context) error {
 			}
 			continue
 		}
-		f.serve(ctx, nc)
+		f.serve(ctx, rawnet.Conn(nc))
 	}
 }
 

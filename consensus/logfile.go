@@ -1,0 +1,48 @@
+package consensus
+
+import (
+	"errors"
+	"fmt"
+	"path/filepath"
+	"syscall"
+
+	"github.com/lni/vfs"
+
+	"cohort/internal/fsync"
+)
+
+// logFS is tan's file system, whose logs it brings to stable storage without a
+// thread that waits.
+type logFS struct {
+	vfs.FS
+	syncer *fsync.Syncer
+}
+
+// logSize is what tan allocates for a log, where it knows the file for one of the
+// system's: a disk that is full for a moment does not end the process at once.
+const logSize = 64<<20 + 128<<10
+
+// Create implements vfs.FS.
+func (l logFS) Create(name string) (vfs.File, error) {
+	f, err := l.FS.Create(name)
+	if err != nil || filepath.Ext(name) != ".log" {
+		return f, err
+	}
+	c, ok := f.(syscall.Conn)
+	if !ok {
+		return f, nil
+	}
+	if err := allocate(c, logSize); err != nil {
+		return nil, errors.Join(fmt.Errorf("allocate %s: %w", name, err), f.Close())
+	}
+	return logFile{f, c, l.syncer}, nil
+}
+
+type logFile struct {
+	vfs.File
+	conn   syscall.Conn
+	syncer *fsync.Syncer
+}
+
+// Sync implements vfs.File.
+func (f logFile) Sync() error { return f.syncer.Sync(f.conn) }

@@ -1,0 +1,15 @@
+//go:build !linux
+
+package durabletest
+
+import (
+	"testing"
+
+	"cohort/internal/skip"
+)
+
+// Unstable skips the test.
+func Unstable(t testing.TB, _ string) int {
+	skip.For(t, "only Linux says what is not on the disk")
+	return 0
+}
