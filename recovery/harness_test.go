@@ -3,6 +3,7 @@ package recovery
 import (
 	"context"
 	"database/sql"
+	"database/sql/driver"
 	"errors"
 	"fmt"
 	"io"
@@ -385,6 +386,11 @@ func (g *testGroup) sessionOn(m, via *testMember) *session {
 // prepare runs statements as one transaction up to XA PREPARE and returns the
 // ticket for its verdict.
 func (s *session) prepare(ctx context.Context, sqls ...string) (xid string, tk *router.Ticket, err error) {
+	return s.prepareAfter(ctx, func() {}, sqls...)
+}
+
+// prepareAfter calls before between all that comes first and XA PREPARE.
+func (s *session) prepareAfter(ctx context.Context, before func(), sqls ...string) (xid string, tk *router.Ticket, err error) {
 	xid = s.via.router.NewXID()
 	q := committer.Quote(xid)
 	for _, x := range append(append([]string{"XA START " + q}, sqls...), "XA END "+q) {
@@ -393,6 +399,7 @@ func (s *session) prepare(ctx context.Context, sqls ...string) (xid string, tk *
 		}
 	}
 	tk = s.via.router.Expect(xid)
+	before()
 	if _, err := s.Exec(ctx, "XA PREPARE "+q); err != nil {
 		tk.Cancel()
 		return xid, nil, fmt.Errorf("XA PREPARE: %w", err)
@@ -512,7 +519,12 @@ func (g *testGroup) equal() {
 				g.t.Fatalf("member %d: %v", m.id, e)
 			}
 			var err error
-			if set, err = mysqld.GroupExecuted(g.t.Context(), c, groupName); err != nil {
+			set, err = mysqld.GroupExecuted(g.t.Context(), c, groupName)
+			if errors.Is(err, driver.ErrBadConn) {
+				c = g.root(m) // a start-up sequence ends all sessions
+				return false
+			}
+			if err != nil {
 				g.t.Fatal(err)
 			}
 			return set.Low >= want
