@@ -224,6 +224,10 @@ func (l *logDB) ReadRaftState(shard, replica, lastIndex uint64) (raftio.RaftStat
 func (l *logDB) SaveSnapshots(updates []raftpb.Update) error {
 	l.mu.Lock()
 	defer l.mu.Unlock()
+	// Dragonboat does not start on a commit index before the snapshot's.
+	if err := l.payOff(); err != nil {
+		return l.failed(err)
+	}
 	if err := l.ILogDB.SaveSnapshots(updates); err != nil {
 		return l.failed(err)
 	}
@@ -233,6 +237,9 @@ func (l *logDB) SaveSnapshots(updates []raftpb.Update) error {
 func (l *logDB) RemoveEntriesTo(shard, replica, index uint64) error {
 	l.mu.Lock()
 	defer l.mu.Unlock()
+	if err := l.payOff(); err != nil { // as above: nor before the first entry
+		return l.failed(err)
+	}
 	if err := l.ILogDB.RemoveEntriesTo(shard, replica, index); err != nil {
 		return l.failed(err)
 	}

@@ -20,6 +20,7 @@ func wrapLogDB(db raftio.ILogDB) *logDB {
 type fakeLogDB struct {
 	raftio.ILogDB
 	saved []raftpb.Update
+	then  []int // what else was called, and how much was saved by then
 }
 
 func (f *fakeLogDB) SaveRaftState(u []raftpb.Update, _ uint64) error {
@@ -99,17 +100,42 @@ func TestLogDBOwesTheCommitIndex(t *testing.T) {
 		}
 	}
 	save(raftpb.Update{}, 4)
-	st.Commit++
-	if err := l.SaveRaftState([]raftpb.Update{{ShardID: 1, ReplicaID: 1, State: st}}, 1); err != nil {
-		t.Fatal(err)
-	}
-	if err := l.Close(); err != nil || f.saved[len(f.saved)-1].State != st {
-		t.Fatalf("%+v, %v", f.saved, err)
+	// What a start compares it with comes after it, and so does the end.
+	for what, run := range map[string]func() error{
+		"a snapshot":     func() error { return l.SaveSnapshots(nil) },
+		"an entry's end": func() error { return l.RemoveEntriesTo(1, 1, st.Commit) },
+		"a reader":       func() error { _, err := l.ReadRaftState(1, 1, 0); return err },
+		"Close":          func() error { return l.Close() },
+	} {
+		st.Commit++
+		if err := l.SaveRaftState([]raftpb.Update{{ShardID: 1, ReplicaID: 1, State: st}}, 1); err != nil {
+			t.Fatal(err)
+		}
+		f.then = nil
+		if err := run(); err != nil || f.saved[len(f.saved)-1].State != st {
+			t.Fatalf("%s: %+v, %v", what, f.saved, err)
+		}
+		if len(f.then) != 1 || f.then[0] != len(f.saved) {
+			t.Fatalf("%s came before the commit index", what)
+		}
 	}
 }
 
-// Close ends it.
-func (f *fakeLogDB) Close() error { return nil }
+// SaveSnapshots, and what follows it here, notes how much was saved before.
+func (f *fakeLogDB) SaveSnapshots([]raftpb.Update) error { return f.note() }
+
+func (f *fakeLogDB) RemoveEntriesTo(uint64, uint64, uint64) error { return f.note() }
+
+func (f *fakeLogDB) ReadRaftState(uint64, uint64, uint64) (raftio.RaftState, error) {
+	return raftio.RaftState{}, f.note()
+}
+
+func (f *fakeLogDB) Close() error { return f.note() }
+
+func (f *fakeLogDB) note() error {
+	f.then = append(f.then, len(f.saved))
+	return nil
+}
 
 // IterateEntries returns one entry of 1 MiB after the other until they are more
 // than maxSize, as tan does.

@@ -46,3 +46,7 @@ type logFile struct {
 
 // Sync implements vfs.File.
 func (f logFile) Sync() error { return f.syncer.Sync(f.conn) }
+
+// Close implements vfs.File. Tan does not sync a log that is full: a commit index at
+// its end could be lost, and a snapshot in the next one not.
+func (f logFile) Close() error { return errors.Join(f.Sync(), f.File.Close()) }

@@ -4,5 +4,5 @@ package consensus
 
 import "syscall"
 
-// allocate does nothing: there is no ring here, so no logFS.
+// allocate does nothing: there is no Syncer here, so no logFS.
 func allocate(syscall.Conn, int64) error { return nil }

@@ -51,6 +51,15 @@ func TestLogFile(t *testing.T) {
 	if got, err := os.ReadFile(name); err != nil || !bytes.Equal(got, want) {
 		t.Fatal(len(got), err)
 	}
+	if _, err := f.Write(want); err != nil {
+		t.Fatal(err)
+	}
+	if err := f.Close(); err != nil {
+		t.Fatal(err)
+	}
+	if n := durabletest.Unstable(t, name); n != 0 {
+		t.Errorf("%d pages of a full log are not on the disk", n)
+	}
 	other, err := fs.Create(filepath.Join(dir, "MANIFEST"))
 	if err != nil {
 		t.Fatal(err)
@@ -58,7 +67,7 @@ func TestLogFile(t *testing.T) {
 	if _, ok := other.(logFile); ok {
 		t.Error("not only logs")
 	}
-	if err := errors.Join(other.Close(), f.Close(), s.Close()); err != nil {
+	if err := errors.Join(other.Close(), s.Close()); err != nil {
 		t.Fatal(err)
 	}
 }
