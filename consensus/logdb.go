@@ -50,8 +50,8 @@ func (f *logDBFactory) Create(cfg config.NodeHostConfig, cb config.LogDBCallback
 		f.log.Info().Err(err).Msg("the log is flushed with fsync(2): a commit takes more CPU time")
 	} else {
 		l.syncer = syncer
-		cfg.Expert.FS = logFS{cfg.Expert.FS, syncer}
 	}
+	cfg.Expert.FS = logFS{cfg.Expert.FS, l.syncer}
 	db, err := tan.Factory.Create(cfg, cb, dirs, wals)
 	if err != nil {
 		return nil, errors.Join(err, l.closeSyncer())
@@ -70,13 +70,18 @@ type logDB struct {
 	syncer *fsync.Syncer // nil: none
 
 	mu      sync.Mutex // one writer at a time
-	last    map[raftio.NodeInfo]raftpb.State
-	owed    map[raftio.NodeInfo]time.Duration // since when last's commit index is not written
+	last    map[raftio.NodeInfo]lastState
 	scratch []raftpb.Update
 }
 
+// lastState is the last one that dragonboat handed over.
+type lastState struct {
+	raftpb.State
+	owed time.Duration // since when its commit index is not written; 0: it is
+}
+
 func newLogDB(log zerolog.Logger, live *liveness) *logDB {
-	return &logDB{log: log, live: live, last: make(map[raftio.NodeInfo]raftpb.State), owed: make(map[raftio.NodeInfo]time.Duration)}
+	return &logDB{log: log, live: live, last: make(map[raftio.NodeInfo]lastState)}
 }
 
 // owedFor is how long a mere new commit index may wait for entries to be written
@@ -123,10 +128,10 @@ func (l *logDB) save(updates []raftpb.Update, shard uint64) error {
 		ni := raftio.GetNodeInfo(u.ShardID, u.ReplicaID)
 		last, known := l.last[ni]
 		if raftpb.IsEmptyState(u.State) && known {
-			u.State = last
+			u.State = last.State
 		}
 		if known && u.State.Term == last.Term && u.State.Vote == last.Vote &&
-			len(u.EntriesToSave) == 0 && raftpb.IsEmptySnapshot(u.Snapshot) && l.mayOwe(ni, u.State) {
+			len(u.EntriesToSave) == 0 && raftpb.IsEmptySnapshot(u.Snapshot) && l.mayOwe(ni, u.State.Commit) {
 			continue
 		}
 		l.scratch = append(l.scratch, u)
@@ -144,9 +149,7 @@ func (l *logDB) save(updates []raftpb.Update, shard uint64) error {
 	}
 	for i := range l.scratch {
 		if u := &l.scratch[i]; !raftpb.IsEmptyState(u.State) {
-			ni := raftio.GetNodeInfo(u.ShardID, u.ReplicaID)
-			l.last[ni] = u.State
-			delete(l.owed, ni)
+			l.last[raftio.GetNodeInfo(u.ShardID, u.ReplicaID)] = lastState{State: u.State}
 		}
 		l.scratch[i] = raftpb.Update{} // do not hold on to entries
 	}
@@ -154,30 +157,49 @@ func (l *logDB) save(updates []raftpb.Update, shard uint64) error {
 }
 
 // mayOwe reports whether there is nothing to write but a commit index that may wait.
-func (l *logDB) mayOwe(ni raftio.NodeInfo, s raftpb.State) bool {
-	since, owes := l.owed[ni]
-	if !owes && s == l.last[ni] {
+func (l *logDB) mayOwe(ni raftio.NodeInfo, commit uint64) bool {
+	last := l.last[ni]
+	if last.owed == 0 && commit == last.Commit {
 		return true
 	}
 	now := uptime.Now()
-	if !owes {
-		since = now
+	if last.owed == 0 {
+		last.owed = now
 	}
-	if now-since >= owedFor {
+	if now-last.owed >= owedFor {
 		return false
 	}
-	l.owed[ni], l.last[ni] = since, s
+	last.Commit = commit
+	l.last[ni] = last
 	return true
 }
 
 // payOff writes the commit indexes that are owed.
 func (l *logDB) payOff() error {
-	for ni := range l.owed {
-		u := raftpb.Update{ShardID: ni.ShardID, ReplicaID: ni.ReplicaID, State: l.last[ni]}
+	for ni, last := range l.last {
+		if last.owed == 0 {
+			continue
+		}
+		u := raftpb.Update{ShardID: ni.ShardID, ReplicaID: ni.ReplicaID, State: last.State}
 		if err := l.ILogDB.SaveRaftState([]raftpb.Update{u}, ni.ShardID); err != nil {
 			return err
 		}
-		delete(l.owed, ni)
+		l.last[ni] = lastState{State: last.State}
+	}
+	return nil
+}
+
+// paidOff runs a write that must come after the commit indexes that are owed:
+// dragonboat does not start on one before its snapshot's, or before the first entry.
+func (l *logDB) paidOff(write func() error) error {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	err := l.payOff()
+	if err == nil {
+		err = write()
+	}
+	if err != nil {
+		return l.failed(err)
 	}
 	return nil
 }
@@ -216,42 +238,23 @@ func (l *logDB) ReadRaftState(shard, replica, lastIndex uint64) (raftio.RaftStat
 	}
 	rs, err := l.ILogDB.ReadRaftState(shard, replica, lastIndex)
 	if err == nil && !raftpb.IsEmptyState(rs.State) {
-		l.last[raftio.GetNodeInfo(shard, replica)] = rs.State
+		l.last[raftio.GetNodeInfo(shard, replica)] = lastState{State: rs.State}
 	}
 	return rs, err
 }
 
 func (l *logDB) SaveSnapshots(updates []raftpb.Update) error {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	// Dragonboat does not start on a commit index before the snapshot's.
-	if err := l.payOff(); err != nil {
-		return l.failed(err)
-	}
-	if err := l.ILogDB.SaveSnapshots(updates); err != nil {
-		return l.failed(err)
-	}
-	return nil
+	return l.paidOff(func() error { return l.ILogDB.SaveSnapshots(updates) })
 }
 
 func (l *logDB) RemoveEntriesTo(shard, replica, index uint64) error {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	if err := l.payOff(); err != nil { // as above: nor before the first entry
-		return l.failed(err)
-	}
-	if err := l.ILogDB.RemoveEntriesTo(shard, replica, index); err != nil {
-		return l.failed(err)
-	}
-	return nil
+	return l.paidOff(func() error { return l.ILogDB.RemoveEntriesTo(shard, replica, index) })
 }
 
 func (l *logDB) RemoveNodeData(shard, replica uint64) error {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	ni := raftio.GetNodeInfo(shard, replica)
-	delete(l.last, ni)
-	delete(l.owed, ni)
+	delete(l.last, raftio.GetNodeInfo(shard, replica))
 	return l.ILogDB.RemoveNodeData(shard, replica)
 }
 
@@ -259,6 +262,5 @@ func (l *logDB) ImportSnapshot(snapshot raftpb.Snapshot, replica uint64) error {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	clear(l.last)
-	clear(l.owed)
 	return l.ILogDB.ImportSnapshot(snapshot, replica)
 }

@@ -11,11 +11,11 @@ import (
 	"cohort/internal/fsync"
 )
 
-// logFS is tan's file system, whose logs it brings to stable storage without a
-// thread that waits.
+// logFS is tan's file system, whose logs it brings to stable storage: without a
+// thread that waits, where that can be had.
 type logFS struct {
 	vfs.FS
-	syncer *fsync.Syncer
+	syncer *fsync.Syncer // nil: fsync(2)
 }
 
 // logSize is what tan allocates for a log, where it knows the file for one of the
@@ -45,7 +45,12 @@ type logFile struct {
 }
 
 // Sync implements vfs.File.
-func (f logFile) Sync() error { return f.syncer.Sync(f.conn) }
+func (f logFile) Sync() error {
+	if f.syncer == nil {
+		return f.File.Sync()
+	}
+	return f.syncer.Sync(f.conn)
+}
 
 // Close implements vfs.File. Tan does not sync a log that is full: a commit index at
 // its end could be lost, and a snapshot in the next one not.

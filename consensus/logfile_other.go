@@ -4,5 +4,5 @@ package consensus
 
 import "syscall"
 
-// allocate does nothing: there is no Syncer here, so no logFS.
+// allocate does nothing, as tan does here.
 func allocate(syscall.Conn, int64) error { return nil }

@@ -2,7 +2,6 @@ package consensus
 
 import (
 	"bytes"
-	"errors"
 	"os"
 	"path/filepath"
 	"syscall"
@@ -17,12 +16,22 @@ import (
 
 // A log has room, and is on the disk when it is said to be.
 func TestLogFile(t *testing.T) {
-	s, err := fsync.New()
-	if err != nil {
-		skip.For(t, "no asynchronous I/O: ", err)
-	}
+	t.Run("fsync(2)", func(t *testing.T) { testLogFile(t, nil) })
+	t.Run("asynchronous", func(t *testing.T) {
+		s, err := fsync.New()
+		if err != nil {
+			skip.For(t, "no asynchronous I/O: ", err)
+		}
+		testLogFile(t, s)
+		if err := s.Close(); err != nil {
+			t.Fatal(err)
+		}
+	})
+}
+
+func testLogFile(t *testing.T, s *fsync.Syncer) {
 	fs := logFS{vfs.Default, s}
-	dir := t.TempDir()
+	dir := durabletest.Dir(t)
 	name := filepath.Join(dir, "000001.log")
 	f, err := fs.Create(name)
 	if err != nil {
@@ -67,7 +76,7 @@ func TestLogFile(t *testing.T) {
 	if _, ok := other.(logFile); ok {
 		t.Error("not only logs")
 	}
-	if err := errors.Join(other.Close(), s.Close()); err != nil {
+	if err := other.Close(); err != nil {
 		t.Fatal(err)
 	}
 }

@@ -3,7 +3,7 @@
 //
 // Every read and write of package net does. Each such announcement wakes the
 // runtime's monitor thread (sysmon) where all was idle, which then looks every 20 µs
-// whether the call has blocked: with a lone client's commit that was a sixth of all
+// whether the call has blocked: with a lone client's commit that was a seventh of all
 // CPU time of a group, and one more thread in everybody's way. A socket of package
 // net never blocks: without bytes it says EAGAIN, and the runtime's poller waits.
 //
